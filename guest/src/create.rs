@@ -209,13 +209,23 @@ mod tests {
 
     #[test]
     fn only_hyphenated_uuids_are_read() {
-        for good in ["123e4567-e89b-42d3-a456-426614174000", "123E4567-E89B-42D3-A456-42661417400F", "00000000-0000-0000-0000-000000000000"] {
+        for good in [
+            "123e4567-e89b-42d3-a456-426614174000",
+            "123E4567-E89B-42D3-A456-42661417400F",
+            "00000000-0000-0000-0000-000000000000",
+        ] {
             assert!(parse_id("id", Some(good)).is_ok(), "{good}");
         }
         for bad in [
-            "", " ", "123e4567e89b42d3a456426614174000", "{123e4567-e89b-42d3-a456-426614174000}",
-            "urn:uuid:123e4567-e89b-42d3-a456-426614174000", " 123e4567-e89b-42d3-a456-426614174000",
-            "123e4567-e89b-42d3-a456-42661417400", "123e4567-e89b-42d3-a456-42661417400g", "123e4567-e89b-42d3-a456-4266141740é",
+            "",
+            " ",
+            "123e4567e89b42d3a456426614174000",
+            "{123e4567-e89b-42d3-a456-426614174000}",
+            "urn:uuid:123e4567-e89b-42d3-a456-426614174000",
+            " 123e4567-e89b-42d3-a456-426614174000",
+            "123e4567-e89b-42d3-a456-42661417400",
+            "123e4567-e89b-42d3-a456-42661417400g",
+            "123e4567-e89b-42d3-a456-4266141740é",
         ] {
             assert_eq!(parse_id("id", Some(bad)), Err(Error::InvalidRequest(not_a_uuid("id"))), "{bad}");
         }
@@ -232,7 +242,8 @@ mod tests {
             (
                 Denial::OrganizationForbidden,
                 Error::Forbidden(
-                    "The account has no access to this organization_id: use one that it belongs to, or leave it out".into(),
+                    "The account has no access to this organization_id: use one that it belongs to, or leave it out"
+                        .into(),
                 ),
             ),
             (Denial::Unavailable, Error::Unavailable("Access could not be checked: try again later".into())),

@@ -10,7 +10,8 @@ pub const MAX_CHARACTERS: usize = 255;
 
 /// What is wrong with a name; the message for the client.
 pub(crate) const TOO_LONG: &str = "name is too long: send at most 255 characters";
-pub(crate) const FORBIDDEN_CHARACTER: &str = "name holds a control character or a text-direction override: send it without";
+pub(crate) const FORBIDDEN_CHARACTER: &str =
+    "name holds a control character or a text-direction override: send it without";
 
 /// The name to store: trimmed of outer white space (Unicode `White_Space`, line breaks included),
 /// [`DEFAULT`] where nothing is left.
@@ -70,7 +71,9 @@ mod tests {
 
     #[test]
     fn control_characters_and_bidi_overrides_inside_are_refused() {
-        for character in ['\0', '\n', '\t', '\u{1b}', '\u{7f}', '\u{85}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}'] {
+        for character in
+            ['\0', '\n', '\t', '\u{1b}', '\u{7f}', '\u{85}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}']
+        {
             assert_eq!(normalize(Some(&alloc::format!("a{character}b"))), Err(FORBIDDEN_CHARACTER), "{character:?}");
         }
     }

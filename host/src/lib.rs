@@ -1,0 +1,59 @@
+//! Runs the create-workspace component in a sandbox and serves `POST /api/workspaces` with it.
+//!
+//! The modules in the order a request meets them:
+//!
+//! 1. [`http`]: the route. Checks the credential, reads the body, maps outcomes to statuses.
+//! 2. [`runtime`]: a fresh sandbox for the request, its limits, and the glue between the
+//!    component's imports and the two traits below.
+//! 3. [`auth`]: who the caller is and what it may reach.
+//! 4. [`storage`]: where workspaces are kept.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use workspaces_host::{COMPONENT, auth::api_key::ApiKeys, http, runtime::{Limits, Runtime}, storage::sqlite::Sqlite};
+//!
+//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
+//! let database = Arc::new(Sqlite::open("workspaces.db".as_ref())?);
+//! let auth = Arc::new(ApiKeys::new(database.clone(), b"the pepper", None));
+//! let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
+//! let routes = http::router(auth, runtime); // an axum Router: merge or nest it
+//! # Ok(()) }
+//! ```
+
+pub mod http;
+
+pub mod runtime;
+
+pub mod auth;
+
+pub mod storage;
+
+#[cfg(feature = "cli")]
+pub mod cli;
+
+use uuid::Uuid;
+
+/// The component that this version of the host was built with, as WebAssembly.
+pub const COMPONENT: &[u8] = include_bytes!(env!("WORKSPACES_COMPONENT"));
+
+/// What a client asks for, as it sent it: the component validates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateWorkspaceRequest {
+    /// The workspace's name.
+    pub name: Option<String>,
+    /// The account to create it for.
+    pub account_id: Option<String>,
+    /// The organization to link it to.
+    pub organization_id: Option<String>,
+}
+
+/// A workspace that was created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name as stored.
+    pub name: String,
+    /// The account it was created for.
+    pub account_id: Uuid,
+}

@@ -1,1 +1,5 @@
-fn main(){}
+//! The program `workspaces`.
+
+fn main() -> std::process::ExitCode {
+    workspaces_host::cli::main()
+}

@@ -1,0 +1,184 @@
+//! API keys: random secrets, of which only a keyed hash is stored.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::{
+    Auth, Caller, Credential, Denial, Grant,
+    access::{Facts, Question},
+};
+use crate::storage::Error;
+
+/// What API keys need of a database.
+#[async_trait]
+pub trait Directory: Send + Sync + 'static {
+    /// The key whose hash this is, expired or not.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't answer.
+    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error>;
+
+    /// The facts that bear on a question of access, all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't answer.
+    async fn facts(&self, question: &Question) -> Result<Facts, Error>;
+}
+
+/// A key as the database knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The account it stands for.
+    pub account_id: Uuid,
+    /// When it stops being valid, in milliseconds since the Unix epoch; never where `None`.
+    pub expires_at: Option<i64>,
+}
+
+/// [`Auth`] by API keys, with the access rules of [`access`](super::access).
+pub struct ApiKeys {
+    directory: Arc<dyn Directory>,
+    pepper: Pepper,
+    administrators: Option<Uuid>,
+}
+
+impl ApiKeys {
+    /// Keys that `directory` holds, hashed with `pepper`. Members of `administrators` may act for
+    /// any account.
+    pub fn new(directory: Arc<dyn Directory>, pepper: &[u8], administrators: Option<Uuid>) -> Self {
+        Self { directory, pepper: Pepper::new(pepper), administrators }
+    }
+}
+
+#[async_trait]
+impl Auth for ApiKeys {
+    async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
+        let Credential::ApiKey(key) = credential else {
+            return Err(Denial::Unauthenticated);
+        };
+        if !is_well_formed(key) {
+            return Err(Denial::Unauthenticated);
+        }
+        let found = self.directory.find_key(&self.pepper.hash(key)).await.map_err(unavailable)?;
+        match found {
+            Some(key) if is_valid_at(key.expires_at, now()) => Ok(Caller { account_id: key.account_id }),
+            _ => Err(Denial::Unauthenticated),
+        }
+    }
+
+    async fn authorize(
+        &self,
+        caller: &Caller,
+        account: Option<Uuid>,
+        organization: Option<Uuid>,
+    ) -> Result<Grant, Denial> {
+        let question = Question::new(caller, account, organization, self.administrators);
+        let facts = self.directory.facts(&question).await.map_err(unavailable)?;
+        question.decide(facts)
+    }
+}
+
+fn unavailable(error: Error) -> Denial {
+    tracing::error!(%error, "access could not be checked");
+    Denial::Unavailable
+}
+
+/// The secret that keys are hashed with, so that a stolen database alone can't check guesses.
+#[derive(Clone)]
+pub struct Pepper(Hmac<Sha256>);
+
+impl Pepper {
+    /// A pepper of any length.
+    #[allow(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
+    }
+
+    /// What is stored of a key: lower-case hex of HMAC-SHA-256(pepper, whole key).
+    pub fn hash(&self, key: &str) -> String {
+        let mut mac = self.0.clone();
+        mac.update(key.as_bytes());
+        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Pepper(…)")
+    }
+}
+
+/// How many random bytes a key has.
+const KEY_BYTES: usize = 32;
+
+/// A new key: [`Credential::API_KEY_PREFIX`] and 43 characters of base64url.
+///
+/// # Errors
+///
+/// Where the operating system has no random bytes.
+pub fn generate() -> Result<String, getrandom::Error> {
+    let mut bytes = [0; KEY_BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(format!("{}{}", Credential::API_KEY_PREFIX, URL_SAFE_NO_PAD.encode(bytes)))
+}
+
+/// Whether a key can be one of ours at all; a stranger's guess then costs no look-up.
+fn is_well_formed(key: &str) -> bool {
+    key.strip_prefix(Credential::API_KEY_PREFIX).is_some_and(|secret| {
+        secret.len() == KEY_BYTES * 8 / 6 + 1
+            && secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    })
+}
+
+/// Whether a key with this expiry is valid: one that expires now is not.
+fn is_valid_at(expires_at: Option<i64>, now: i64) -> bool {
+    expires_at.is_none_or(|expiry| expiry > now)
+}
+
+/// The time in milliseconds since the Unix epoch.
+pub(crate) fn now() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_as_the_deployment_does() {
+        // RFC 4231, test case 2.
+        let hash = Pepper::new(b"Jefe").hash("what do ya want for nothing?");
+        assert_eq!(hash, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
+
+    #[test]
+    fn generated_keys_are_well_formed_and_differ() -> Result<(), getrandom::Error> {
+        let (one, two) = (generate()?, generate()?);
+        assert!(is_well_formed(&one) && is_well_formed(&two), "{one} {two}");
+        assert_ne!(one, two);
+        assert_eq!(one.len(), 10 + 43);
+        assert!(
+            !is_well_formed(&one[..52])
+                && !is_well_formed(&format!("{one}A"))
+                && !is_well_formed(&one.replace("sk", "pk"))
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_that_expires_now_is_expired() {
+        assert!(is_valid_at(None, 5) && is_valid_at(Some(6), 5));
+        assert!(!is_valid_at(Some(5), 5) && !is_valid_at(Some(4), 5));
+    }
+}

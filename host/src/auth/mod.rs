@@ -1,0 +1,76 @@
+//! Who the caller is and what it may reach.
+
+pub mod access;
+pub mod api_key;
+mod credential;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+pub use credential::Credential;
+
+/// Decides who a caller is and what it may reach.
+///
+/// # Contract
+///
+/// Answers are about the moment of the call. An implementation tells no difference between what does
+/// not exist and what the caller may not reach, neither by its answer nor by its message.
+#[async_trait]
+pub trait Auth: Send + Sync + 'static {
+    /// Who holds the credential. Called for every request, before its body is read: make it cheap
+    /// for strangers.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::Unauthenticated`] for a credential that is unknown, expired or revoked,
+    /// [`Denial::Unavailable`] where that can't be found out now.
+    async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial>;
+
+    /// Permission for the caller to create one workspace for `account` (its own where `None`),
+    /// linked to `organization`.
+    ///
+    /// # Errors
+    ///
+    /// A [`Denial`]; see there.
+    async fn authorize(
+        &self,
+        caller: &Caller,
+        account: Option<Uuid>,
+        organization: Option<Uuid>,
+    ) -> Result<Grant, Denial>;
+}
+
+/// The account that a valid credential stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Its id.
+    pub account_id: Uuid,
+}
+
+/// Permission to create one workspace, good for the request in progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Who asked.
+    pub caller_id: Uuid,
+    /// The account the workspace will belong to.
+    pub account_id: Uuid,
+    /// The organization it will be linked to.
+    pub organization_id: Option<Uuid>,
+}
+
+/// Why the caller is not known or may not do what it asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// No valid credential.
+    #[error("no valid credential")]
+    Unauthenticated,
+    /// The caller may not act for the account, or there is none of that id.
+    #[error("no access to the account")]
+    AccountForbidden,
+    /// The account may not link to the organization, or there is none of that id.
+    #[error("no access to the organization")]
+    OrganizationForbidden,
+    /// It can't be found out now; the implementation has logged why.
+    #[error("access can't be checked now")]
+    Unavailable,
+}

@@ -1,0 +1,41 @@
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::{DatabaseArguments, print};
+
+#[derive(Subcommand)]
+pub(super) enum Account {
+    /// Make an account and print its id
+    Create(Create),
+}
+
+/// What makes an account, and so an organization.
+#[derive(Args)]
+pub(super) struct Create {
+    /// What it is called
+    #[arg(long)]
+    name: Option<String>,
+    /// The id to give it; a new one by default
+    #[arg(long)]
+    id: Option<Uuid>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    database: DatabaseArguments,
+}
+
+impl Account {
+    pub(super) async fn run(self) -> Result<()> {
+        let Self::Create(create) = self;
+        create.run().await
+    }
+}
+
+impl Create {
+    pub(super) async fn run(self) -> Result<()> {
+        let account = self.database.open()?.create_account(self.id, self.name).await?;
+        print(self.json, &account, account.id)
+    }
+}

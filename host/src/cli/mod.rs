@@ -1,0 +1,153 @@
+//! The program: one file a subcommand.
+
+#![allow(clippy::print_stdout, reason = "a command's answer goes to standard output")]
+
+mod account;
+mod key;
+mod organization;
+mod serve;
+mod workspace;
+
+use std::{path::PathBuf, process::ExitCode, str::FromStr};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use crate::{auth::api_key::Pepper, storage::sqlite::Sqlite};
+
+/// Creates workspaces: one API operation as a sandboxed WebAssembly component, and its host.
+#[derive(Parser)]
+#[command(name = "workspaces", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Try it, with a throw-away database and a curl line to paste:
+  workspaces serve --demo
+
+Set it up to stay:
+  export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)   # keep it: keys are lost without it
+  account=$(workspaces account create --name Ada)
+  workspaces key create $account                         # prints the key, once
+  workspaces serve
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    /// Make accounts: people, artists and organizations are all accounts
+    #[command(subcommand)]
+    Account(account::Account),
+    /// Make organizations and add members to them
+    #[command(subcommand)]
+    Organization(organization::Organization),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Look at workspaces
+    #[command(subcommand)]
+    Workspace(workspace::Workspace),
+}
+
+/// Runs the program with the process's own arguments.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[allow(clippy::print_stderr, reason = "the program's last word, also where the log is filtered")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(serve) => serve.run().await,
+        Command::Account(account) => account.run().await,
+        Command::Organization(organization) => organization.run().await,
+        Command::Key(key) => key.run().await,
+        Command::Workspace(workspace) => workspace.run().await,
+    }
+}
+
+/// Where the database is.
+#[derive(clap::Args)]
+struct DatabaseArguments {
+    /// The database: sqlite:PATH or sqlite::memory:
+    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db")]
+    database: DatabaseAddress,
+}
+
+impl DatabaseArguments {
+    fn open(&self) -> Result<Sqlite> {
+        Ok(match &self.database {
+            DatabaseAddress::File(path) => Sqlite::open(path)?,
+            DatabaseAddress::Memory => Sqlite::in_memory()?,
+        })
+    }
+}
+
+#[derive(Clone)]
+enum DatabaseAddress {
+    File(PathBuf),
+    Memory,
+}
+
+impl FromStr for DatabaseAddress {
+    type Err = &'static str;
+
+    fn from_str(address: &str) -> Result<Self, Self::Err> {
+        match address.strip_prefix("sqlite:") {
+            Some(":memory:") => Ok(Self::Memory),
+            Some(path) if !path.is_empty() => Ok(Self::File(path.into())),
+            _ => Err("write it as sqlite:PATH or sqlite::memory:"),
+        }
+    }
+}
+
+/// The secret that API keys are hashed with.
+#[derive(clap::Args)]
+struct PepperArguments {
+    /// The secret that API keys are hashed with, the same for every command
+    #[arg(long = "key-pepper", env = "WORKSPACES_KEY_PEPPER", hide_env_values = true)]
+    pepper: Option<String>,
+}
+
+impl PepperArguments {
+    fn secret(&self) -> Result<&str> {
+        self.pepper.as_deref().filter(|pepper| !pepper.is_empty()).context(
+            "no key pepper: make one with `export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)` and keep it, keys are lost without it",
+        )
+    }
+
+    fn pepper(&self) -> Result<Pepper> {
+        Ok(Pepper::new(self.secret()?.as_bytes()))
+    }
+}
+
+/// Prints an answer: the line for people, or the value as JSON.
+fn print(json: bool, value: &impl Serialize, line: impl std::fmt::Display) -> Result<()> {
+    match json {
+        true => println!("{}", serde_json::to_string(value)?),
+        false => println!("{line}"),
+    }
+    Ok(())
+}
+
+/// Prints a list: one line each for people, or one JSON array.
+fn print_all<T: Serialize>(json: bool, values: &[T], line: impl Fn(&T) -> String) -> Result<()> {
+    match json {
+        true => println!("{}", serde_json::to_string(values)?),
+        false => values.iter().for_each(|value| println!("{}", line(value))),
+    }
+    Ok(())
+}

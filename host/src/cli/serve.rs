@@ -1,0 +1,135 @@
+use std::{borrow::Cow, future::Future, io::IsTerminal as _, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use uuid::Uuid;
+
+use super::{DatabaseArguments, PepperArguments};
+use crate::{
+    COMPONENT,
+    auth::api_key::{ApiKeys, Pepper, generate},
+    http::{self, server},
+    runtime::{Limits, Runtime},
+    storage::sqlite::Sqlite,
+};
+
+/// Serve POST /api/workspaces
+#[derive(Args)]
+pub(super) struct Serve {
+    /// The address to listen at; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Serve a throw-away database in memory, with an organization, two accounts and their keys, and print a curl line to paste
+    #[arg(long)]
+    demo: bool,
+    /// The component to run in place of the one built in
+    #[arg(long, value_name = "FILE")]
+    component: Option<PathBuf>,
+    /// The organization whose members may create workspaces for any account
+    #[arg(long, env = "WORKSPACES_ADMIN_ORGANIZATION", value_name = "UUID")]
+    admin_organization: Option<Uuid>,
+    /// What to log, such as debug or warn,workspaces_host=debug
+    #[arg(long, env = "WORKSPACES_LOG", default_value = "info")]
+    log: Targets,
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    pepper: PepperArguments,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<()> {
+        let format =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+        tracing_subscriber::registry().with(format).with(self.log.clone()).init();
+        let shutdown = shutdown()?;
+
+        let (database, pepper, demo) = if self.demo {
+            let database = Sqlite::in_memory()?;
+            let pepper = generate().context("no random bytes")?;
+            let demo = Demo::set_up(&database, &pepper).await?;
+            (database, pepper, Some(demo))
+        } else {
+            (self.database.open()?, self.pepper.secret()?.to_owned(), None)
+        };
+        let database = Arc::new(database);
+        let auth = Arc::new(ApiKeys::new(database.clone(), pepper.as_bytes(), self.admin_organization));
+        let runtime = Arc::new(load(self.component, auth.clone(), database)?);
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .with_context(|| format!("can't listen at {}: choose another with --listen", self.listen))?;
+        let address = listener.local_addr()?;
+        println!("listening on http://{address}");
+        if let Some(demo) = demo {
+            demo.print(address);
+        }
+        match server::serve(listener, http::router(auth, runtime), shutdown).await {
+            true => tracing::info!("stopped"),
+            false => tracing::warn!(after = ?server::DRAIN, "stopped with requests in progress"),
+        }
+        Ok(())
+    }
+}
+
+fn load(file: Option<PathBuf>, auth: Arc<ApiKeys>, database: Arc<Sqlite>) -> Result<Runtime> {
+    let (name, component): (_, Cow<'_, [u8]>) = match file {
+        None => ("the built-in component".into(), COMPONENT.into()),
+        Some(path) => {
+            let name = path.display().to_string();
+            let component = std::fs::read(&path).with_context(|| format!("can't read the component {name}"))?;
+            (name, component.into())
+        }
+    };
+    Runtime::new(&component, Limits::default(), auth, database).with_context(|| format!("can't load {name}"))
+}
+
+/// Ready at the first SIGINT or SIGTERM. The handlers stand from here on.
+fn shutdown() -> Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// What `--demo` puts in its database.
+struct Demo {
+    organization: Uuid,
+    accounts: [(Uuid, String); 2],
+}
+
+impl Demo {
+    async fn set_up(database: &Sqlite, pepper: &str) -> Result<Self> {
+        let pepper = Pepper::new(pepper.as_bytes());
+        let organization = database.create_account(None, Some("Demo organization".into())).await?.id;
+        let mut accounts = [const { (Uuid::nil(), String::new()) }; 2];
+        for (account, name) in accounts.iter_mut().zip(["Ada", "Grace"]) {
+            let id = database.create_account(None, Some(name.into())).await?.id;
+            database.add_member(organization, id).await?;
+            let key = generate().context("no random bytes")?;
+            database.create_key(id, "demo".into(), pepper.hash(&key), None).await?;
+            *account = (id, key);
+        }
+        Ok(Self { organization, accounts })
+    }
+
+    fn print(&self, address: SocketAddr) {
+        let [(ada, key), (grace, other)] = &self.accounts;
+        println!(
+            "\nA throw-away database, gone when this stops:\n  organization {}\n  account      {ada}  key {key}\n  account      {grace}  key {other}\n",
+            self.organization
+        );
+        println!("Paste this into another terminal:\n");
+        println!(
+            "curl -i http://{address}/api/workspaces -H 'x-api-key: {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"My first workspace\",\"organization_id\":\"{}\"}}'\n",
+            self.organization
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The route `POST /api/workspaces` and what stands around it.
+
+mod answer;
+mod json;
+mod request_id;
+pub mod server;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderName, Method, StatusCode, Uri,
+        header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    },
+    middleware,
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+
+use self::answer::Refusal;
+use crate::{
+    auth::{Auth, Credential, Denial},
+    runtime::Runtime,
+};
+
+/// The largest body, in bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// How long a client may take to send its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Route {
+    auth: Arc<dyn Auth>,
+    runtime: Arc<Runtime>,
+}
+
+/// The routes: `POST /api/workspaces`, `GET /healthz` and `GET /openapi.json`, with CORS for
+/// browsers of every origin, request ids, and errors in JSON for everything else.
+pub fn router(auth: Arc<dyn Auth>, runtime: Arc<Runtime>) -> Router {
+    Router::new()
+        .route("/api/workspaces", post(create_workspace))
+        .with_state(Route { auth, runtime })
+        .route("/healthz", get(async || ([(CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#)))
+        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json"))))
+        .fallback(async |uri: Uri| Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path())))
+        .method_not_allowed_fallback(async |method: Method| {
+            Refusal::Route(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("{method} is not possible here: see the Allow header"),
+            )
+        })
+        .layer(CatchPanicLayer::custom(answer::panicked))
+        .layer(cors())
+        .layer(middleware::from_fn(request_id::identify))
+}
+
+/// As the browsers of the deployment need it.
+fn cors() -> CorsLayer {
+    CorsLayer::new()
+        .allow_origin(tower_http::cors::Any)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH])
+        .allow_headers([
+            CONTENT_TYPE,
+            AUTHORIZATION,
+            HeaderName::from_static("x-requested-with"),
+            HeaderName::from_static("x-api-key"),
+        ])
+        .expose_headers([request_id::X_REQUEST_ID, RETRY_AFTER])
+}
+
+/// The cheapest refusal first: a stranger costs neither a body nor a sandbox.
+async fn create_workspace(State(route): State<Route>, request: Request) -> Result<Response, Refusal> {
+    let (head, body) = request.into_parts();
+    let credential = Credential::from_headers(&head.headers).ok_or(Refusal::Credential(Denial::Unauthenticated))?;
+    let caller = route.auth.authenticate(&credential).await.map_err(Refusal::Credential)?;
+    require_json(&head.headers)?;
+    let body = read(&head.headers, body).await?;
+    let request = json::parse(&body).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
+    let workspace = route.runtime.create_workspace(caller, request).await.map_err(Refusal::Runtime)?;
+    Ok(answer::created(&workspace).into_response())
+}
+
+/// Refuses a body that says it is something else. One that says nothing is taken for JSON
+/// (RFC 9110, section 8.3, lets the recipient decide): proxies forward bodies so.
+fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_json = headers.get_all(CONTENT_TYPE).iter().all(|value| {
+        let essence = value.to_str().ok().and_then(|value| value.split(';').next());
+        essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+    });
+    let is_plain =
+        headers.get_all(CONTENT_ENCODING).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    match is_json && is_plain {
+        true => Ok(()),
+        false => Err(Refusal::Route(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as Content-Type: application/json, without Content-Encoding".into(),
+        )),
+    }
+}
+
+async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
+    let too_large =
+        || Refusal::Route(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is over {MAX_BODY} bytes: send less"));
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes().into()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Refusal::Route(StatusCode::BAD_REQUEST, "The body ended early: send all of it".into())),
+        Err(_) => Err(Refusal::Route(StatusCode::REQUEST_TIMEOUT, "The body came too slowly: send it again".into())),
+    }
+}

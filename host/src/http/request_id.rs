@@ -1,0 +1,41 @@
+//! An id for each request, and its line in the log.
+
+use std::time::Instant;
+
+use axum::{
+    extract::Request,
+    http::{HeaderName, HeaderValue},
+    middleware::Next,
+    response::Response,
+};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+/// The header a request's id comes in and goes back in.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is taken from a client, in bytes.
+const MAX_LENGTH: usize = 128;
+
+/// Takes the client's id, or makes one, sends it back, and logs the request under it.
+pub(super) async fn identify(request: Request, next: Next) -> Response {
+    let id = taken(&request).unwrap_or_else(|| Uuid::now_v7().to_string());
+    let span = tracing::info_span!("request", id);
+    let (method, path, start) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+    async move {
+        let mut response = next.run(request).await;
+        tracing::info!(%method, path, status = response.status().as_u16(), latency = ?start.elapsed(), "answered");
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// The client's id where it is one of visible ASCII that does not flood the log.
+fn taken(request: &Request) -> Option<String> {
+    let id = request.headers().get(X_REQUEST_ID)?.to_str().ok()?;
+    ((1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())).then(|| id.to_owned())
+}

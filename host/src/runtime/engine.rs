@@ -1,0 +1,69 @@
+//! The engine: how components are compiled and where their memory comes from.
+
+use std::thread;
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::{Limits, TICK};
+use super::{LoadError, limits};
+
+/// Kept resident and cleared by hand between uses of a memory slot: just above what the default
+/// component touches. Much more costs more than giving the pages back.
+const KEEP_RESIDENT: usize = 128 << 10;
+
+/// The stack that host calls and the guest's code run on; the guest's share is `MAX_WASM_STACK`.
+const ASYNC_STACK: usize = 1 << 20;
+const MAX_WASM_STACK: usize = 256 << 10;
+
+/// An engine for untrusted components under `limits`, with its clock running.
+pub(super) fn engine(limits: &Limits) -> Result<Engine, LoadError> {
+    let slots =
+        u32::try_from(limits.concurrency).map_err(|_| LoadError::Engine("too many sandboxes at once".into()))?;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots.saturating_mul(limits::CORE_INSTANCES))
+        .total_memories(slots.saturating_mul(limits::MEMORIES))
+        .total_tables(slots.saturating_mul(limits::TABLES))
+        .total_stacks(slots)
+        .max_core_instances_per_component(limits::CORE_INSTANCES)
+        .max_memories_per_component(limits::MEMORIES)
+        .max_tables_per_component(limits::TABLES)
+        .max_memories_per_module(1)
+        .max_memory_size(limits.memory)
+        .table_elements(limits.table_elements)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(4 << 10)
+        .max_unused_warm_slots(slots);
+
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .async_stack_size(ASYNC_STACK)
+        .max_wasm_stack(MAX_WASM_STACK)
+        // Proposals that no component here needs are so much less to attack.
+        .wasm_memory64(false)
+        .wasm_multi_memory(false)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(false);
+
+    let engine = Engine::new(&config).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+    start_clock(&engine)?;
+    Ok(engine)
+}
+
+/// Ticks until the engine is gone.
+fn start_clock(engine: &Engine) -> Result<(), LoadError> {
+    let engine = engine.weak();
+    thread::Builder::new()
+        .name("sandbox-clock".into())
+        .spawn(move || {
+            while let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(TICK);
+            }
+        })
+        .map(drop)
+        .map_err(|error| LoadError::Engine(format!("no thread for the sandbox clock: {error}")))
+}

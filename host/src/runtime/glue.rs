@@ -1,0 +1,160 @@
+//! The component's imports over the host's traits; the only file with WIT types.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+use wasmtime::{
+    StoreLimits,
+    component::{Resource, ResourceTable},
+};
+
+use self::bindings::recoup::workspaces::{auth as wit_auth, storage as wit_storage, types};
+use crate::{
+    Workspace,
+    auth::{self, Auth, Caller},
+    storage::{self, Storage},
+};
+
+pub(super) mod bindings {
+    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated")]
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "plugin",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: { "recoup:workspaces/auth.grant": super::Grant },
+    });
+}
+
+/// The longest name that is handed to storage, in characters; a component may be stricter.
+const MAX_NAME_CHARACTERS: usize = 255;
+
+/// A grant in a component's hands.
+#[allow(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct Grant {
+    grant: auth::Grant,
+    used: bool,
+}
+
+/// What a sandbox can reach: one request's share of the host.
+pub(super) struct State {
+    pub(super) auth: Arc<dyn Auth>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) caller: Caller,
+    pub(super) limits: StoreLimits,
+    pub(super) grants: ResourceTable,
+    /// What storage says it created in this request, the measure of the component's answer.
+    pub(super) created: Option<Workspace>,
+    /// Time spent in host calls that was not yet taken out of the processor's account.
+    pub(super) waited: Duration,
+}
+
+impl State {
+    /// Waits for the host, on the host's account.
+    async fn wait<T>(waited: &mut Duration, call: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let result = call.await;
+        *waited += start.elapsed();
+        result
+    }
+}
+
+impl types::Host for State {}
+
+impl wit_auth::Host for State {
+    async fn authorize(
+        &mut self,
+        account: Option<types::Uuid>,
+        organization: Option<types::Uuid>,
+    ) -> wasmtime::Result<Result<Resource<Grant>, wit_auth::Denial>> {
+        let answer = self.auth.authorize(&self.caller, account.map(Uuid::from), organization.map(Uuid::from));
+        Ok(match Self::wait(&mut self.waited, answer).await {
+            Ok(grant) => Ok(self.grants.push(Grant { grant, used: false })?),
+            Err(denial) => Err(denial.into()),
+        })
+    }
+}
+
+impl wit_auth::HostGrant for State {
+    async fn account_id(&mut self, grant: Resource<Grant>) -> wasmtime::Result<types::Uuid> {
+        Ok(self.grants.get(&grant)?.grant.account_id.into())
+    }
+
+    async fn organization_id(&mut self, grant: Resource<Grant>) -> wasmtime::Result<Option<types::Uuid>> {
+        Ok(self.grants.get(&grant)?.grant.organization_id.map(Into::into))
+    }
+
+    async fn drop(&mut self, grant: Resource<Grant>) -> wasmtime::Result<()> {
+        self.grants.delete(grant)?;
+        Ok(())
+    }
+}
+
+impl wit_storage::Host for State {
+    async fn create_workspace(
+        &mut self,
+        handle: Resource<Grant>,
+        name: String,
+    ) -> wasmtime::Result<Result<types::Uuid, wit_storage::Error>> {
+        let grant = self.grants.get_mut(&handle)?;
+        // One workspace a request: a second grant is no way to a second one.
+        if std::mem::replace(&mut grant.used, true) || self.created.is_some() {
+            return Ok(Err(wit_storage::Error::GrantUsed));
+        }
+        if name.is_empty() || name.chars().count() > MAX_NAME_CHARACTERS || name.chars().any(char::is_control) {
+            return Ok(Err(wit_storage::Error::InvalidName));
+        }
+        let answer = self.storage.create_workspace(&grant.grant, &name);
+        Ok(match Self::wait(&mut self.waited, answer).await {
+            Ok(id) => {
+                self.created = Some(Workspace { id, name, account_id: grant.grant.account_id });
+                Ok(id.into())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the workspace was not stored");
+                Err(error.into())
+            }
+        })
+    }
+}
+
+impl From<types::Uuid> for Uuid {
+    fn from(id: types::Uuid) -> Self {
+        Self::from_u64_pair(id.high, id.low)
+    }
+}
+
+impl From<Uuid> for types::Uuid {
+    fn from(id: Uuid) -> Self {
+        let (high, low) = id.as_u64_pair();
+        Self { high, low }
+    }
+}
+
+impl From<auth::Denial> for wit_auth::Denial {
+    fn from(denial: auth::Denial) -> Self {
+        match denial {
+            auth::Denial::Unauthenticated => Self::Unauthenticated,
+            auth::Denial::AccountForbidden => Self::AccountForbidden,
+            auth::Denial::OrganizationForbidden => Self::OrganizationForbidden,
+            auth::Denial::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<storage::Error> for wit_storage::Error {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::AccessLost => Self::AccessLost,
+            storage::Error::Unknown(_) => Self::Unknown,
+            storage::Error::Unavailable(_)
+            | storage::Error::NotFound(_)
+            | storage::Error::Exists(_)
+            | storage::Error::Unusable(_) => Self::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! A fresh sandbox for every request.
+
+mod engine;
+mod glue;
+mod limits;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Semaphore, time::timeout};
+use wasmtime::{
+    Engine, Store, StoreLimitsBuilder, Trap, UpdateDeadline,
+    component::{Component, HasSelf, Linker, ResourceTable},
+};
+
+use self::glue::{
+    State,
+    bindings::{Plugin, PluginPre, exports::recoup::workspaces::workspaces as wit},
+};
+pub use self::limits::{Limits, TICK};
+use crate::{
+    CreateWorkspaceRequest, Workspace,
+    auth::{Auth, Caller},
+    storage::Storage,
+};
+
+/// A component, ready to be called, with the host's side of its imports.
+pub struct Runtime {
+    engine: Engine,
+    component: PluginPre<State>,
+    auth: Arc<dyn Auth>,
+    storage: Arc<dyn Storage>,
+    limits: Limits,
+    sandboxes: Semaphore,
+}
+
+/// Why a component can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The engine can't be made on this machine or with these limits.
+    #[error("the sandbox engine can't start: {0}")]
+    Engine(String),
+    /// The bytes are no component, or one that does not fit the limits.
+    #[error("not a component that can be compiled: {0}")]
+    Compile(String),
+    /// It imports or exports something else than the world `plugin` of `recoup:workspaces`.
+    #[error("not a component of the world recoup:workspaces/plugin@1.0.0: {0}")]
+    World(String),
+}
+
+/// Why no workspace was returned. Strings of the first five are the component's words for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field breaks a rule.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// The caller is not known.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Something can't answer now; nothing was created.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The workspace may have been created or not.
+    #[error("{0}")]
+    Unknown(String),
+    /// No sandbox came free in time; nothing was created.
+    #[error("all sandboxes are busy")]
+    Overloaded,
+    /// The component ran out of time on the processor or the clock.
+    #[error("the component ran out of time: {0}")]
+    OutOfTime(String),
+    /// The component trapped, went over another limit, or broke its contract.
+    #[error("the component failed: {0}")]
+    Component(String),
+}
+
+impl Runtime {
+    /// Compiles a component and checks it against the contract.
+    ///
+    /// # Errors
+    ///
+    /// A [`LoadError`] that says what is wrong with it.
+    pub fn new(
+        component: &[u8],
+        limits: Limits,
+        auth: Arc<dyn Auth>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Self, LoadError> {
+        let engine = engine::engine(&limits)?;
+        let component =
+            Component::from_binary(&engine, component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        let mut linker = Linker::new(&engine);
+        let world = |error: wasmtime::Error| LoadError::World(format!("{error:#}"));
+        Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state).map_err(world)?;
+        let component = linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(world)?;
+        let sandboxes = Semaphore::new(limits.concurrency);
+        Ok(Self { engine, component, auth, storage, limits, sandboxes })
+    }
+
+    /// Has the component create a workspace for a caller whose credential was checked.
+    ///
+    /// A future that is dropped may leave a workspace behind, whole.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`].
+    pub async fn create_workspace(&self, caller: Caller, request: CreateWorkspaceRequest) -> Result<Workspace, Error> {
+        let admitted = timeout(self.limits.admission_wait, self.sandboxes.acquire()).await;
+        let Ok(Ok(_sandbox)) = admitted else {
+            return Err(Error::Overloaded);
+        };
+        let mut store = self.new_store(caller);
+        let call = async {
+            let plugin = self.component.instantiate_async(&mut store).await?;
+            plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, &request.into()).await
+        };
+        match timeout(self.limits.wall_clock, call).await {
+            Err(_) => Err(Error::OutOfTime(format!("no answer within {:?}", self.limits.wall_clock))),
+            Ok(Err(trap)) => Err(fault(&trap)),
+            Ok(Ok(answer)) => judge(answer, store.into_data().created),
+        }
+    }
+
+    /// The one place where a sandbox's store is made.
+    fn new_store(&self, caller: Caller) -> Store<State> {
+        let mut grants = ResourceTable::new();
+        grants.set_max_capacity(self.limits.handles);
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(self.limits.memory)
+            .table_elements(self.limits.table_elements)
+            .instances(limits::CORE_INSTANCES as usize)
+            .memories(limits::MEMORIES as usize)
+            .tables(limits::TABLES as usize)
+            .build();
+        let (auth, storage) = (self.auth.clone(), self.storage.clone());
+        let state = State { auth, storage, caller, limits, grants, created: None, waited: Duration::ZERO };
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(self.limits.hostcall_bytes);
+        store.set_max_component_handles(self.limits.handles);
+        store.set_epoch_deadline(ticks(self.limits.cpu));
+        // At the deadline, what was spent waiting for the host is given back, and only that.
+        store.epoch_deadline_callback(|mut store| {
+            let waited = std::mem::take(&mut store.data_mut().waited);
+            Ok(if waited.is_zero() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(waited)) })
+        });
+        store
+    }
+}
+
+/// A time in whole ticks, at least one.
+fn ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX).max(1)
+}
+
+/// What a trap means; its text, backtrace included, is for the log.
+fn fault(trap: &wasmtime::Error) -> Error {
+    match trap.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Error::OutOfTime(format!("{trap:?}")),
+        _ => Error::Component(format!("{trap:?}")),
+    }
+}
+
+/// The longest message of a component that is passed on, in bytes; the contract says so.
+const MAX_MESSAGE: usize = 512;
+
+/// The component's answer, held against what storage did: the one is believed as far as the other
+/// bears it out.
+fn judge(
+    answer: Result<wit::CreateWorkspaceResponse, wit::CreateWorkspaceError>,
+    created: Option<Workspace>,
+) -> Result<Workspace, Error> {
+    match (answer, created) {
+        (Ok(response), Some(created)) if describes(&response.workspace, &created) => Ok(created),
+        (Ok(_), Some(created)) => Err(Error::Component(format!("it misreports workspace {}", created.id))),
+        (Ok(_), None) => Err(Error::Component("it reports a workspace that storage did not create".into())),
+        (Err(_), Some(created)) => {
+            Err(Error::Component(format!("it reports an error although workspace {} exists", created.id)))
+        }
+        (Err(error), None) => {
+            let (kind, message): (fn(String) -> Error, _) = match error {
+                wit::CreateWorkspaceError::InvalidRequest(message) => (Error::InvalidRequest, message),
+                wit::CreateWorkspaceError::Unauthenticated(message) => (Error::Unauthenticated, message),
+                wit::CreateWorkspaceError::Forbidden(message) => (Error::Forbidden, message),
+                wit::CreateWorkspaceError::Unavailable(message) => (Error::Unavailable, message),
+                wit::CreateWorkspaceError::Unknown(message) => (Error::Unknown, message),
+            };
+            if message.len() > MAX_MESSAGE {
+                return Err(Error::Component(format!("its message is over {MAX_MESSAGE} bytes")));
+            }
+            Err(kind(message))
+        }
+    }
+}
+
+fn describes(reported: &wit::Workspace, created: &Workspace) -> bool {
+    reported.is_workspace
+        && reported.id == created.id.to_string()
+        && reported.name == created.name
+        && reported.account_id == created.account_id.to_string()
+}
+
+impl From<CreateWorkspaceRequest> for wit::CreateWorkspaceRequest {
+    fn from(request: CreateWorkspaceRequest) -> Self {
+        let CreateWorkspaceRequest { name, account_id, organization_id } = request;
+        Self { name, account_id, organization_id }
+    }
+}
