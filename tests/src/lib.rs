@@ -1,1 +1,233 @@
+//! Starts the real program on a real database, and speaks HTTP to it byte by byte, so that tests can
+//! send what no well-behaved client would.
 
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The pepper that all tests hash their keys with.
+pub const PEPPER: &str = "a pepper for tests";
+
+/// How long a test waits for an answer before it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A folder with a database of its own, and the program to run on it.
+pub struct Deployment {
+    program: PathBuf,
+    folder: TempDir,
+}
+
+impl Deployment {
+    /// One with an empty database; `program` is what cargo built, `env!("CARGO_BIN_EXE_…")`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no place for the folder.
+    pub fn new(program: &str) -> Result<Self> {
+        Ok(Self { program: program.into(), folder: TempDir::new()? })
+    }
+
+    /// The database's file.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("workspaces.db")
+    }
+
+    /// The folder, for files of a test's own.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .env("WORKSPACES_DATABASE", format!("sqlite:{}", self.database().display()))
+            .env("WORKSPACES_KEY_PEPPER", PEPPER)
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    ///
+    /// Where it can't be started.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(self.program(arguments).output()?)
+    }
+
+    /// Runs a command that has to succeed and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// With what it said, where it failed.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.output(arguments)?;
+        ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// Starts the server on a free port, with further arguments, and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to listen.
+    pub fn serve(&self, arguments: &[&str]) -> Result<Server> {
+        let mut command = self.program(&["serve", "--listen", "127.0.0.1:0", "--log", "warn"]);
+        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on http://").context("it does not listen")?.parse()?;
+        Ok(Server { child, address, _stdout: stdout })
+    }
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    _stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Server {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    ///
+    /// Where the server does not accept it.
+    pub fn connect(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(self.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    /// Sends a request with these headers and body, a `Content-Length` added, and reads the answer.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no answer in HTTP.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer> {
+        let mut stream = self.connect()?;
+        write_head(&mut stream, method, path, headers, Some(body.len()))?;
+        stream.write_all(body)?;
+        Answer::read(stream)
+    }
+
+    /// `POST /api/workspaces` as a program does it: an API key and a body in JSON.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no answer in HTTP.
+    pub fn create(&self, key: &str, body: impl AsRef<[u8]>) -> Result<Answer> {
+        let headers = [("Content-Type", "application/json"), ("x-api-key", key)];
+        self.send("POST", "/api/workspaces", &headers, body.as_ref())
+    }
+
+    /// Sends the process a signal, such as `TERM`.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "kill failed");
+        Ok(())
+    }
+
+    /// Waits for the process to end and returns its exit code.
+    ///
+    /// # Errors
+    ///
+    /// Where a signal ended it.
+    pub fn wait(mut self) -> Result<i32> {
+        self.child.wait()?.code().context("ended by a signal")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes a request's head; one without a length is followed by no body or by one of the caller's making.
+///
+/// # Errors
+///
+/// Where the connection is closed.
+pub fn write_head(
+    stream: &mut TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    length: Option<usize>,
+) -> Result<()> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if let Some(length) = length {
+        head += &format!("Content-Length: {length}\r\n");
+    }
+    Ok(stream.write_all(format!("{head}\r\n").as_bytes())?)
+}
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body's bytes.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads an answer up to the connection's end.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not HTTP.
+    pub fn read(mut stream: TcpStream) -> Result<Self> {
+        let mut bytes = Vec::new();
+        // A server that refuses a body it did not read may reset the connection after its answer.
+        let end = stream.read_to_end(&mut bytes);
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(length) = response.parse(&bytes)? else {
+            anyhow::bail!("half an answer: {:?} ({end:?})", String::from_utf8_lossy(&bytes));
+        };
+        let headers = response
+            .headers
+            .iter()
+            .map(|header| Ok((header.name.to_lowercase(), String::from_utf8(header.value.to_vec())?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { status: response.code.context("no status")?, headers, body: bytes[length..].to_vec() })
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Where it is none, or not said to be.
+    pub fn json(&self) -> Result<Value> {
+        ensure!(self.header("content-type") == Some("application/json"), "not JSON: {self:?}");
+        Ok(serde_json::from_slice(&self.body)?)
+    }
+}
