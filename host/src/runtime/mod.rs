@@ -158,8 +158,8 @@ fn ticks(time: Duration) -> u64 {
 /// What a trap means; its text, backtrace included, is for the log.
 fn fault(trap: &wasmtime::Error) -> Error {
     match trap.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Error::OutOfTime(format!("{trap:?}")),
-        _ => Error::Component(format!("{trap:?}")),
+        Some(Trap::Interrupt) => Error::OutOfTime(format!("{trap:#}")),
+        _ => Error::Component(format!("{trap:#}")),
     }
 }
 

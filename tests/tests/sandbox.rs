@@ -1,0 +1,179 @@
+//! What a component that is wrong or hostile gets: a refusal to load, or an answer in JSON and a
+//! server that carries on.
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+use workspaces_tests::{Deployment, Server};
+
+const OPERATION: &str = "recoup:workspaces/workspaces@1.0.0#create-workspace";
+
+/// A component of the world whose operation does this, and answers 400 with an empty message if it
+/// comes to the end.
+fn component(body: &str) -> Result<Vec<u8>> {
+    let core = format!(
+        r#"(module
+            (import "recoup:workspaces/auth@1.0.0" "authorize"
+                (func $authorize (param i32 i64 i64 i32 i64 i64 i32)))
+            (import "recoup:workspaces/storage@1.0.0" "create-workspace"
+                (func $create (param i32 i32 i32 i32)))
+            (memory (export "memory") 2)
+            (data (i32.const 2048) "hostile")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
+            ;; A grant for the caller itself.
+            (func $grant (result i32)
+                (call $authorize (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 1024))
+                (i32.load (i32.const 1028)))
+            ;; Creates "hostile" and returns whether storage refused.
+            (func $store (param $grant i32) (result i32)
+                (call $create (local.get $grant) (i32.const 2048) (i32.const 7) (i32.const 1048))
+                (i32.load8_u (i32.const 1048)))
+            (func $spin (loop $again (br $again)))
+            (func $recurse (call $recurse) (call $spin))
+            (func (export "{OPERATION}")
+                (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                {body}
+                (i32.store8 (i32.const 512) (i32.const 1))
+                (i32.const 512)))"#
+    );
+    let mut module = wat::parse_str(core)?;
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")))?;
+    let world = resolve.select_world(&[package], Some("plugin"))?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default().module(&module)?.validate(true).encode()
+}
+
+/// A server that runs this component, with a key for it.
+fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
+    let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
+    let file = deployment.folder().join("component.wasm");
+    std::fs::write(&file, component)?;
+    let account = deployment.run(&["account", "create"])?;
+    let key = deployment.run(&["key", "create", &account])?;
+    let server = deployment.serve(&["--component", file.to_str().context("path")?])?;
+    Ok((deployment, server, key))
+}
+
+/// Runs the component three times: every answer is this one, and names nothing internal. Returns how
+/// many workspaces it made.
+fn assert_answers(body: &str, status: u16, message: &str) -> Result<usize> {
+    let (deployment, server, key) = serve(&component(body)?)?;
+    for _ in 0..3 {
+        let answer = server.create(&key, "{}")?;
+        assert_eq!((answer.status, answer.json()?), (status, json!({"error": status, "message": message})), "{body}");
+        assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"));
+    }
+    assert_eq!(server.send("GET", "/healthz", &[], b"")?.status, 200);
+    Ok(deployment.run(&["workspace", "list"])?.lines().count())
+}
+
+const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
+const TRY_LATER: &str = "The service can't answer now: try again later";
+
+#[test]
+fn a_trap_is_500() -> Result<()> {
+    assert_eq!(assert_answers("unreachable", 500, FAILED)?, 0);
+    Ok(())
+}
+
+#[test]
+fn an_endless_loop_runs_out_of_time() -> Result<()> {
+    assert_eq!(assert_answers("(call $spin)", 503, TRY_LATER)?, 0);
+    Ok(())
+}
+
+#[test]
+fn endless_recursion_runs_out_of_stack() -> Result<()> {
+    assert_eq!(assert_answers("(call $recurse)", 500, FAILED)?, 0);
+    Ok(())
+}
+
+#[test]
+fn memory_grows_to_its_limit_and_no_further() -> Result<()> {
+    // 2 pages are there; 254 more make 16 MiB.
+    let grow = |pages| format!("(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then unreachable))");
+    assert_answers(&grow(254), 400, "")?;
+    assert_answers(&grow(255), 500, FAILED)?;
+    Ok(())
+}
+
+#[test]
+fn handles_are_counted() -> Result<()> {
+    let take = |grants| {
+        format!(
+            "(local $n i32)
+             (loop $more
+                (drop (call $grant))
+                (local.set $n (i32.add (local.get $n) (i32.const 1)))
+                (br_if $more (i32.lt_u (local.get $n) (i32.const {grants}))))"
+        )
+    };
+    assert_answers(&take(16), 400, "")?;
+    assert_answers(&take(17), 500, FAILED)?;
+    Ok(())
+}
+
+#[test]
+fn a_host_call_copies_only_so_much() -> Result<()> {
+    let pass = |bytes| {
+        format!(
+            "(drop (memory.grow (i32.const 64)))
+             (call $create (call $grant) (i32.const 65536) (i32.const {bytes}) (i32.const 1048))"
+        )
+    };
+    // NULs: no name, so storage refuses what it is shown.
+    assert_answers(&pass(1 << 19), 400, "")?;
+    assert_answers(&pass((1 << 20) + 1), 500, FAILED)?;
+    Ok(())
+}
+
+#[test]
+fn a_forged_grant_traps() -> Result<()> {
+    assert_eq!(assert_answers("(drop (call $store (i32.const 77)))", 500, FAILED)?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_request_makes_one_workspace_at_most_and_an_error_after_it_is_a_fault() -> Result<()> {
+    let twice = "(local $grant i32)
+        (local.set $grant (call $grant))
+        (if (call $store (local.get $grant)) (then (call $spin)))
+        (if (i32.eqz (call $store (local.get $grant))) (then (call $spin)))
+        (if (i32.eqz (call $store (call $grant))) (then (call $spin)))";
+    // One for each of the three requests, and none of them is reported as refused.
+    assert_eq!(assert_answers(twice, 500, FAILED)?, 3);
+    Ok(())
+}
+
+#[test]
+fn a_workspace_that_storage_did_not_create_is_not_reported() -> Result<()> {
+    let lie = "(i32.store8 (i32.const 512) (i32.const 0)) (return (i32.const 512))";
+    assert_eq!(assert_answers(lie, 500, FAILED)?, 0);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_a_component_of_the_world_is_refused_at_start() -> Result<()> {
+    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "initial-cwd" (func)))))"#;
+    for (bytes, reason) in [
+        (b"nonsense".to_vec(), "not a component that can be compiled"),
+        (wat::parse_str("(module)")?, "not a component that can be compiled"),
+        (wat::parse_str("(component)")?, "recoup:workspaces/workspaces@1.0.0"),
+        (wat::parse_str(wasi)?, "wasi:cli/environment@0.2.0"),
+    ] {
+        let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
+        let file = deployment.folder().join("component.wasm");
+        std::fs::write(&file, bytes)?;
+        let output =
+            deployment.output(&["serve", "--listen", "127.0.0.1:0", "--component", file.to_str().context("path")?])?;
+        let message = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains(reason) && message.contains("component.wasm"), "{message}");
+    }
+    Ok(())
+}
