@@ -39,7 +39,6 @@ fn imports_its_contract_and_nothing_else() -> Result<()> {
 
 #[test]
 fn is_small_and_keeps_its_function_names() {
-    println!("component: {} bytes", COMPONENT.len());
     assert!(COMPONENT.len() < 100_000, "{} bytes", COMPONENT.len());
     let name = b"16create_workspace17h";
     assert!(COMPONENT.windows(name.len()).any(|window| window == name), "no function names for backtraces");
