@@ -31,6 +31,8 @@ pub mod storage;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use uuid::Uuid;
 
 /// The component that this version of the host was built with, as WebAssembly.
@@ -56,4 +58,10 @@ pub struct Workspace {
     pub name: String,
     /// The account it was created for.
     pub account_id: Uuid,
+}
+
+/// The time in milliseconds since the Unix epoch.
+pub(crate) fn now() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }

@@ -73,6 +73,7 @@ fn assert_answers(body: &str, status: u16, message: &str) -> Result<usize> {
 }
 
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
+const NOT_KNOWN: &str = "It is not known whether the workspace was created";
 const TRY_LATER: &str = "The service can't answer now: try again later";
 
 #[test]
@@ -146,7 +147,16 @@ fn a_request_makes_one_workspace_at_most_and_an_error_after_it_is_a_fault() -> R
         (if (i32.eqz (call $store (local.get $grant))) (then (call $spin)))
         (if (i32.eqz (call $store (call $grant))) (then (call $spin)))";
     // One for each of the three requests, and none of them is reported as refused.
-    assert_eq!(assert_answers(twice, 500, FAILED)?, 3);
+    assert_eq!(assert_answers(twice, 500, NOT_KNOWN)?, 3);
+    Ok(())
+}
+
+#[test]
+fn no_failure_after_a_write_says_that_nothing_was_created() -> Result<()> {
+    for failure in ["unreachable", "(call $spin)"] {
+        let body = format!("(if (call $store (call $grant)) (then (call $recurse))) {failure}");
+        assert_eq!(assert_answers(&body, 500, NOT_KNOWN)?, 3, "{failure}");
+    }
     Ok(())
 }
 

@@ -1,10 +1,6 @@
 //! API keys: random secrets, of which only a keyed hash is stored.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -16,7 +12,7 @@ use super::{
     Auth, Caller, Credential, Denial, Grant,
     access::{Facts, Question},
 };
-use crate::storage::Error;
+use crate::{now, storage::Error};
 
 /// What API keys need of a database.
 #[async_trait]
@@ -143,12 +139,6 @@ fn is_well_formed(key: &str) -> bool {
 /// Whether a key with this expiry is valid: one that expires now is not.
 fn is_valid_at(expires_at: Option<i64>, now: i64) -> bool {
     expires_at.is_none_or(|expiry| expiry > now)
-}
-
-/// The time in milliseconds since the Unix epoch.
-pub(crate) fn now() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

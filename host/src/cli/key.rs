@@ -6,10 +6,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{DatabaseArguments, PepperArguments, print, print_all};
-use crate::{
-    auth::api_key::{generate, now},
-    storage::sqlite::ApiKey,
-};
+use crate::{auth::api_key::generate, now, storage::sqlite::ApiKey};
 
 #[derive(Subcommand)]
 pub(super) enum Key {

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) grants: ResourceTable,
     /// What storage says it created in this request, the measure of the component's answer.
     pub(super) created: Option<Workspace>,
+    /// Whether storage was asked to write and has not said that it wrote nothing.
+    pub(super) may_have_written: bool,
     /// Time spent in host calls that was not yet taken out of the processor's account.
     pub(super) waited: Duration,
 }
@@ -102,13 +104,14 @@ impl wit_storage::Host for State {
     ) -> wasmtime::Result<Result<types::Uuid, wit_storage::Error>> {
         let grant = self.grants.get_mut(&handle)?;
         // One workspace a request: a second grant is no way to a second one.
-        if std::mem::replace(&mut grant.used, true) || self.created.is_some() {
+        if std::mem::replace(&mut grant.used, true) || self.may_have_written {
             return Ok(Err(wit_storage::Error::GrantUsed));
         }
         if name.is_empty() || name.chars().count() > MAX_NAME_CHARACTERS || name.chars().any(char::is_control) {
             return Ok(Err(wit_storage::Error::InvalidName));
         }
         let answer = self.storage.create_workspace(&grant.grant, &name);
+        self.may_have_written = true;
         Ok(match Self::wait(&mut self.waited, answer).await {
             Ok(id) => {
                 self.created = Some(Workspace { id, name, account_id: grant.grant.account_id });
@@ -116,6 +119,7 @@ impl wit_storage::Host for State {
             }
             Err(error) => {
                 tracing::error!(%error, "the workspace was not stored");
+                self.may_have_written = matches!(error, storage::Error::Unknown(_));
                 Err(error.into())
             }
         })

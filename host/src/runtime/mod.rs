@@ -116,10 +116,18 @@ impl Runtime {
             let plugin = self.component.instantiate_async(&mut store).await?;
             plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, &request.into()).await
         };
-        match timeout(self.limits.wall_clock, call).await {
-            Err(_) => Err(Error::OutOfTime(format!("no answer within {:?}", self.limits.wall_clock))),
+        let answer = match timeout(self.limits.wall_clock, call).await {
+            Ok(Ok(answer)) => judge(answer, store.data().created.as_ref()),
             Ok(Err(trap)) => Err(fault(&trap)),
-            Ok(Ok(answer)) => judge(answer, store.into_data().created),
+            Err(_) => Err(Error::OutOfTime(format!("no answer within {:?}", self.limits.wall_clock))),
+        };
+        match answer {
+            // Whatever went wrong after that, the client may not be told that nothing was created.
+            Err(error) if store.data().may_have_written && !matches!(error, Error::Unknown(_)) => {
+                tracing::error!(%error, "the component failed after it had storage write");
+                Err(Error::Unknown("It is not known whether the workspace was created".into()))
+            }
+            answer => answer,
         }
     }
 
@@ -135,7 +143,16 @@ impl Runtime {
             .tables(limits::TABLES as usize)
             .build();
         let (auth, storage) = (self.auth.clone(), self.storage.clone());
-        let state = State { auth, storage, caller, limits, grants, created: None, waited: Duration::ZERO };
+        let state = State {
+            auth,
+            storage,
+            caller,
+            limits,
+            grants,
+            created: None,
+            may_have_written: false,
+            waited: Duration::ZERO,
+        };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.hostcall_bytes);
@@ -170,10 +187,10 @@ const MAX_MESSAGE: usize = 512;
 /// bears it out.
 fn judge(
     answer: Result<wit::CreateWorkspaceResponse, wit::CreateWorkspaceError>,
-    created: Option<Workspace>,
+    created: Option<&Workspace>,
 ) -> Result<Workspace, Error> {
     match (answer, created) {
-        (Ok(response), Some(created)) if describes(&response.workspace, &created) => Ok(created),
+        (Ok(response), Some(created)) if describes(&response.workspace, created) => Ok(created.clone()),
         (Ok(_), Some(created)) => Err(Error::Component(format!("it misreports workspace {}", created.id))),
         (Ok(_), None) => Err(Error::Component("it reports a workspace that storage did not create".into())),
         (Err(_), Some(created)) => {

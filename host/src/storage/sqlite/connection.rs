@@ -2,7 +2,7 @@
 
 use std::{path::Path, thread, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
@@ -24,21 +24,26 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let mut connection = Connection::open(path).map_err(unusable)?;
     configure(&connection).map_err(unusable)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(unusable)?;
+    let journal_mode: String =
+        connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(unusable)?;
     // FULL syncs the log at every commit: what was acknowledged survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL").map_err(unusable)?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(unusable)?;
     let foreign_keys: bool = connection.pragma_query_value(None, "foreign_keys", |row| row.get(0)).map_err(unusable)?;
-    if synchronous != 2 || !foreign_keys {
-        return Err(Error::Unusable("this SQLite can't be set to synchronous=FULL with foreign keys".into()));
-    }
-    migrate(&mut connection, path).map_err(|error| match error {
-        Migration::Failed(error) => unusable(error),
-        Migration::Newer(version) => Error::Unusable(format!(
-            "{} has schema {version}, made by a newer version of this program; this one knows {SCHEMA_VERSION}: use the newer program",
+    // A database in memory has no log to write ahead; some file systems can't hold one.
+    if !matches!(&*journal_mode, "wal" | "memory") || synchronous != 2 || !foreign_keys {
+        return Err(Error::Unusable(format!(
+            "{} can't be set to WAL, synchronous=FULL and foreign keys: put it on a local file system",
             path.display()
-        )),
-    })?;
-    Ok(connection)
+        )));
+    }
+    match migrate(&mut connection).map_err(unusable)? {
+        SCHEMA_VERSION => Ok(connection),
+        version => Err(Error::Unusable(format!(
+            "{} has schema {version}; this version of the program knows {SCHEMA_VERSION}: use the one that made it",
+            path.display()
+        ))),
+    }
 }
 
 /// Opens a file that exists for reading alone.
@@ -57,29 +62,17 @@ fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.pragma_update(None, "foreign_keys", true)
 }
 
-enum Migration {
-    Failed(rusqlite::Error),
-    Newer(i32),
-}
-
-impl From<rusqlite::Error> for Migration {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(error)
+/// Makes the tables where there are none, and returns the version of those that are there.
+fn migrate(connection: &mut Connection) -> Result<i32, rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version != 0 {
+        return Ok(version);
     }
-}
-
-fn migrate(connection: &mut Connection, _path: &Path) -> Result<(), Migration> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
-        0 => {
-            transaction.execute_batch(include_str!("schema.sql"))?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            transaction.commit()?;
-            Ok(())
-        }
-        SCHEMA_VERSION => Ok(()),
-        newer => Err(Migration::Newer(newer)),
-    }
+    transaction.execute_batch(include_str!("schema.sql"))?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    Ok(SCHEMA_VERSION)
 }
 
 /// Commits, after which alone an answer may say that something was written.

@@ -15,10 +15,13 @@ use uuid::Uuid;
 use self::connection::Worker;
 pub use self::operator::{Account, ApiKey, WorkspaceRow};
 use super::{Error, Storage};
-use crate::auth::{
-    Grant,
-    access::{Facts, Question},
-    api_key::{Directory, StoredKey, now},
+use crate::{
+    auth::{
+        Grant,
+        access::{Facts, Question},
+        api_key::{Directory, StoredKey},
+    },
+    now,
 };
 
 /// A database in one file, or in memory. Clones share it.

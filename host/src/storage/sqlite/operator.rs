@@ -5,7 +5,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Error, Sqlite, insert_account};
-use crate::auth::api_key::now;
+use crate::now;
 
 /// An account as a command prints it.
 #[derive(Debug, Clone, Serialize)]
