@@ -16,7 +16,9 @@
 //! let database = Arc::new(Sqlite::open("workspaces.db".as_ref())?);
 //! let auth = Arc::new(ApiKeys::new(database.clone(), b"the pepper", None));
 //! let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
-//! let routes = http::router(auth, runtime); // an axum Router: merge or nest it
+//! let routes = http::router(auth, runtime); // an axum Router: nest it, or serve it
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! http::server::serve(listener, routes, std::future::pending()).await;
 //! # Ok(()) }
 //! ```
 

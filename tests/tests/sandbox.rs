@@ -2,12 +2,23 @@
 //! server that carries on.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
+use uuid::Uuid;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
+use workspaces_host::{
+    CreateWorkspaceRequest,
+    auth::{Auth, Caller, Credential, Denial, Grant},
+    runtime::{Error, Limits, Runtime},
+    storage::sqlite::Sqlite,
+};
 use workspaces_tests::{Deployment, Server};
 
 const OPERATION: &str = "recoup:workspaces/workspaces@1.0.0#create-workspace";
@@ -85,6 +96,61 @@ fn a_trap_is_500() -> Result<()> {
 #[test]
 fn an_endless_loop_runs_out_of_time() -> Result<()> {
     assert_eq!(assert_answers("(call $spin)", 503, TRY_LATER)?, 0);
+    Ok(())
+}
+
+/// Takes its time, and then denies.
+struct Slow(Duration);
+
+#[async_trait::async_trait]
+impl Auth for Slow {
+    async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
+        Err(Denial::Unauthenticated)
+    }
+
+    async fn authorize(&self, _: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {
+        tokio::time::sleep(self.0).await;
+        Err(Denial::AccountForbidden)
+    }
+}
+
+/// How a component fares with a slow auth, and how long it takes.
+async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Result<(Result<(), Error>, Duration)> {
+    let runtime = Runtime::new(&component(body)?, limits, Arc::new(Slow(wait)), Arc::new(Sqlite::in_memory()?))?;
+    let start = Instant::now();
+    let answer = runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default()).await;
+    Ok((answer.map(drop), start.elapsed()))
+}
+
+#[tokio::test]
+async fn waiting_for_the_host_is_not_on_the_components_account_nor_to_its_credit() -> Result<()> {
+    const WAIT: Duration = Duration::from_secs(2);
+    let (answer, _) = call_with_slow_auth("(drop (call $grant))", WAIT, Limits::default()).await?;
+    assert!(matches!(answer, Err(Error::InvalidRequest(_))), "{answer:?}");
+    let (answer, elapsed) = call_with_slow_auth("(drop (call $grant)) (call $spin)", WAIT, Limits::default()).await?;
+    assert!(matches!(answer, Err(Error::OutOfTime(_))), "{answer:?}");
+    // With its wait to its credit it would spin for as long again.
+    assert!(elapsed < WAIT * 2, "{elapsed:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wait_for_the_host_ends_with_the_wall_clock() -> Result<()> {
+    let limits = Limits { wall_clock: Duration::from_millis(50), ..Limits::default() };
+    let (answer, _) = call_with_slow_auth("(drop (call $grant))", Duration::from_secs(3600), limits).await?;
+    assert!(matches!(answer, Err(Error::OutOfTime(_))), "{answer:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
+    let limits = Limits { concurrency: 1, admission_wait: Duration::from_millis(50), ..Limits::default() };
+    let auth = Arc::new(Slow(Duration::from_secs(2)));
+    let runtime = Runtime::new(&component("(drop (call $grant))")?, limits, auth, Arc::new(Sqlite::in_memory()?))?;
+    let call = || runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default());
+    let (first, second) = tokio::join!(call(), call());
+    assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
+    assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");
     Ok(())
 }
 

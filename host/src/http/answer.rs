@@ -22,8 +22,7 @@ pub(super) enum Refusal {
     Runtime(Error),
 }
 
-const CREDENTIAL_NEEDED: &str =
-    "Send exactly one valid credential: an API key in x-api-key, or a token in Authorization: Bearer";
+const CREDENTIAL_NEEDED: &str = "Send exactly one valid credential: an API key, in x-api-key or Authorization: Bearer";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
 

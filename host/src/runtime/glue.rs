@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) created: Option<Workspace>,
     /// Whether storage was asked to write and has not said that it wrote nothing.
     pub(super) may_have_written: bool,
-    /// Time spent in host calls that was not yet taken out of the processor's account.
+    /// Time spent in host calls, which is not on the component's account.
     pub(super) waited: Duration,
 }
 
@@ -118,7 +118,7 @@ impl wit_storage::Host for State {
                 Ok(id.into())
             }
             Err(error) => {
-                tracing::error!(%error, "the workspace was not stored");
+                tracing::error!(%error, "storage returned no workspace");
                 self.may_have_written = matches!(error, storage::Error::Unknown(_));
                 Err(error.into())
             }

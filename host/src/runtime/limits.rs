@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Limits of each sandbox, and how many there are at once.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Linear memory, in bytes. The default component needs under 2 MiB.
+    /// Linear memory, in bytes; a component has one. The default component needs under 2 MiB.
     pub memory: usize,
     /// Elements in all of a table.
     pub table_elements: usize,
@@ -29,7 +29,7 @@ pub const TICK: Duration = Duration::from_millis(1);
 /// Core instances, memories and tables of one component: room for what toolchains emit beside the
 /// guest itself (adapters, shims).
 pub(super) const CORE_INSTANCES: u32 = 8;
-pub(super) const MEMORIES: u32 = 4;
+pub(super) const MEMORIES: u32 = 1;
 pub(super) const TABLES: u32 = 4;
 
 impl Default for Limits {

@@ -4,7 +4,10 @@ mod engine;
 mod glue;
 mod limits;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::Semaphore, time::timeout};
 use wasmtime::{
@@ -158,10 +161,12 @@ impl Runtime {
         store.set_hostcall_fuel(self.limits.hostcall_bytes);
         store.set_max_component_handles(self.limits.handles);
         store.set_epoch_deadline(ticks(self.limits.cpu));
-        // At the deadline, what was spent waiting for the host is given back, and only that.
-        store.epoch_deadline_callback(|mut store| {
-            let waited = std::mem::take(&mut store.data_mut().waited);
-            Ok(if waited.is_zero() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(waited)) })
+        // The clock ticks while the sandbox waits for the host too: at the deadline it gets what is
+        // left of its own time.
+        let (start, cpu) = (Instant::now(), self.limits.cpu);
+        store.epoch_deadline_callback(move |store| {
+            let left = cpu.saturating_sub(start.elapsed().saturating_sub(store.data().waited));
+            Ok(if left.is_zero() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(left)) })
         });
         store
     }

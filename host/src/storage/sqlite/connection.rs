@@ -1,8 +1,13 @@
 //! A connection, the thread that owns it, and what its errors mean.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi::SQLITE_CONSTRAINT_FOREIGNKEY};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
@@ -88,8 +93,12 @@ impl From<rusqlite::Error> for Error {
     /// Of a statement within a transaction, which rolls back: nothing was written.
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            // A foreign key: an account that the grant names is gone.
-            Some(ErrorCode::ConstraintViolation) => Self::AccessLost,
+            // An account that the grant names is gone.
+            Some(_)
+                if error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_CONSTRAINT_FOREIGNKEY) =>
+            {
+                Self::AccessLost
+            }
             _ => Self::Unavailable(error.to_string()),
         }
     }
@@ -111,7 +120,9 @@ impl Worker {
             .name(name.into())
             .spawn(move || {
                 while let Some(job) = queue.blocking_recv() {
-                    job(&mut connection);
+                    // A panic is that call's own: its transaction is rolled back, and its caller,
+                    // whose channel it drops, is told that the outcome is not known.
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut connection)));
                 }
             })
             .map_err(|error| Error::Unusable(format!("no thread for the database: {error}")))?;
@@ -124,7 +135,10 @@ impl Worker {
     ) -> Result<T, Error> {
         let (answer, result) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            // Nobody waits any more: the call was made all the same, as the contract says.
+            if answer.is_closed() {
+                return; // Nobody waits any more, and nothing was done.
+            }
+            // Nobody may wait by now: the call was made all the same, as the contract says.
             let _ = answer.send(call(connection));
         });
         self.jobs.send(job).await.map_err(|_| Error::Unavailable("the database thread has ended".into()))?;

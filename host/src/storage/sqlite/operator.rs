@@ -4,7 +4,7 @@ use rusqlite::{ErrorCode, TransactionBehavior::Immediate, params};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Error, Sqlite, insert_account};
+use super::{Error, Sqlite, connection::commit, insert_account};
 use crate::now;
 
 /// An account as a command prints it.
@@ -56,7 +56,7 @@ impl Sqlite {
             .run(move |connection| {
                 let transaction = connection.transaction_with_behavior(Immediate)?;
                 insert_account(&transaction, id, name.as_deref()).map_err(or_exists(format!("account {id}")))?;
-                transaction.commit()?;
+                commit(transaction)?;
                 Ok(Account { id, name })
             })
             .await
@@ -78,7 +78,7 @@ impl Sqlite {
                      ON CONFLICT (account_id, organization_id) DO NOTHING",
                     params![Uuid::now_v7(), account, organization, now()],
                 )?;
-                Ok(transaction.commit()?)
+                commit(transaction)
             })
             .await
     }
@@ -104,7 +104,7 @@ impl Sqlite {
                     "INSERT INTO account_api_keys (id, name, account, key_hash, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     params![key.id, key.name, account_id, hash, key.created_at, expires_at],
                 )?;
-                transaction.commit()?;
+                commit(transaction)?;
                 Ok(key)
             })
             .await
@@ -138,9 +138,12 @@ impl Sqlite {
     /// [`Error::NotFound`] where there is no such key.
     pub async fn revoke_key(&self, id: Uuid) -> Result<(), Error> {
         self.writer
-            .run(move |connection| match connection.execute("DELETE FROM account_api_keys WHERE id = ?1", [id])? {
-                0 => Err(Error::NotFound(format!("key {id}"))),
-                _ => Ok(()),
+            .run(move |connection| {
+                let transaction = connection.transaction_with_behavior(Immediate)?;
+                match transaction.execute("DELETE FROM account_api_keys WHERE id = ?1", [id])? {
+                    0 => Err(Error::NotFound(format!("key {id}"))),
+                    _ => commit(transaction),
+                }
             })
             .await
     }
