@@ -125,7 +125,8 @@ async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Resu
 #[tokio::test]
 async fn waiting_for_the_host_is_not_on_the_components_account_nor_to_its_credit() -> Result<()> {
     const WAIT: Duration = Duration::from_secs(2);
-    let (answer, _) = call_with_slow_auth("(drop (call $grant))", WAIT, Limits::default()).await?;
+    // The second call is where the clock is looked at after the first one's wait.
+    let (answer, _) = call_with_slow_auth("(drop (call $grant)) (drop (call $grant))", WAIT, Limits::default()).await?;
     assert!(matches!(answer, Err(Error::InvalidRequest(_))), "{answer:?}");
     let (answer, elapsed) = call_with_slow_auth("(drop (call $grant)) (call $spin)", WAIT, Limits::default()).await?;
     assert!(matches!(answer, Err(Error::OutOfTime(_))), "{answer:?}");
