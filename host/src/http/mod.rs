@@ -16,7 +16,7 @@ use axum::{
         header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
     },
     middleware,
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::{get, post},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -83,7 +83,7 @@ async fn create_workspace(State(route): State<Route>, request: Request) -> Resul
     let body = read(&head.headers, body).await?;
     let request = json::parse(&body).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
     let workspace = route.runtime.create_workspace(caller, request).await.map_err(Refusal::Runtime)?;
-    Ok(answer::created(&workspace).into_response())
+    Ok(answer::created(&workspace))
 }
 
 /// Refuses a body that says it is something else. One that says nothing is taken for JSON

@@ -142,6 +142,8 @@ impl Worker {
             let _ = answer.send(call(connection));
         });
         self.jobs.send(job).await.map_err(|_| Error::Unavailable("the database thread has ended".into()))?;
-        result.await.unwrap_or_else(|_| Err(Error::Unknown("the database thread ended during the call".into())))
+        result
+            .await
+            .unwrap_or_else(|_| Err(Error::Unknown("the call on the database thread did not come to its end".into())))
     }
 }
