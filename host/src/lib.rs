@@ -9,10 +9,11 @@
 //! 4. [`storage`]: where workspaces are kept.
 //!
 //! ```no_run
+//! # #[cfg(feature = "sqlite")]
+//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
 //! use workspaces_host::{COMPONENT, auth::api_key::ApiKeys, http, runtime::{Limits, Runtime}, storage::sqlite::Sqlite};
 //!
-//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
 //! let database = Arc::new(Sqlite::open("workspaces.db".as_ref())?);
 //! let auth = Arc::new(ApiKeys::new(database.clone(), b"the pepper", None));
 //! let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);

@@ -1,6 +1,13 @@
 //! Starts the real program on a real database, and speaks HTTP to it byte by byte, so that tests can
 //! send what no well-behaved client would.
 
+mod client;
+//pub mod disk;
+pub mod postgres;
+pub mod trials;
+
+pub use client::Client;
+
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -19,10 +26,11 @@ pub const PEPPER: &str = "a pepper for tests";
 /// How long a test waits for an answer before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A folder with a database of its own, and the program to run on it.
+/// A folder with a database of its own, or a PostgreSQL server's, and the program to run on it.
 pub struct Deployment {
     program: PathBuf,
     folder: TempDir,
+    address: Option<String>,
 }
 
 impl Deployment {
@@ -32,7 +40,18 @@ impl Deployment {
     ///
     /// Where there is no place for the folder.
     pub fn new(program: &str) -> Result<Self> {
-        Ok(Self { program: program.into(), folder: TempDir::new()? })
+        Ok(Self { program: program.into(), folder: TempDir::new()?, address: None })
+    }
+
+    /// One on a PostgreSQL database, in which the tables are made.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn on_postgres(program: &str, address: &str) -> Result<Self> {
+        let deployment = Self { address: Some(address.into()), ..Self::new(program)? };
+        deployment.run(&["database", "migrate"])?;
+        Ok(deployment)
     }
 
     /// The database's file.
@@ -47,9 +66,10 @@ impl Deployment {
 
     fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
+        let address = self.address.clone().unwrap_or_else(|| format!("sqlite:{}", self.database().display()));
         command
             .args(arguments)
-            .env("WORKSPACES_DATABASE", format!("sqlite:{}", self.database().display()))
+            .env("WORKSPACES_DATABASE", address)
             .env("WORKSPACES_KEY_PEPPER", PEPPER)
             .current_dir(self.folder.path());
         command
@@ -75,14 +95,20 @@ impl Deployment {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// Starts the server on a free port, with further arguments, and waits until it listens.
+    /// The command that starts the server on a free port, with further arguments.
+    pub fn server(&self, arguments: &[&str]) -> Command {
+        let mut command = self.program(&["serve", "--listen", "127.0.0.1:0"]);
+        command.args(arguments).env("WORKSPACES_LOG", "warn");
+        command
+    }
+
+    /// Starts the server and waits until it listens.
     ///
     /// # Errors
     ///
     /// Where it does not come to listen.
     pub fn serve(&self, arguments: &[&str]) -> Result<Server> {
-        let mut command = self.program(&["serve", "--listen", "127.0.0.1:0", "--log", "warn"]);
-        let mut child = command.args(arguments).stdout(Stdio::piped()).spawn()?;
+        let mut child = self.server(arguments).stdout(Stdio::piped()).spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
@@ -99,6 +125,22 @@ pub struct Server {
 }
 
 impl Server {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends it as a crash does, at once.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Opens a connection.
     ///
     /// # Errors

@@ -396,7 +396,7 @@ fn the_browser_page_gets_its_preflight_and_its_workspace() -> Result<()> {
     assert_eq!(list("access-control-allow-methods"), expect(&["get", "post", "put", "delete", "options", "patch"]));
     assert_eq!(
         list("access-control-allow-headers"),
-        expect(&["content-type", "authorization", "x-requested-with", "x-api-key"])
+        expect(&["content-type", "authorization", "x-requested-with", "x-api-key", "idempotency-key"])
     );
 
     let bearer = format!("Bearer {}", world.key);
@@ -457,7 +457,7 @@ fn the_description_of_the_operation_is_served() -> Result<()> {
     let world = World::new()?;
     let description = world.server.send("GET", "/openapi.json", &[], b"")?.json()?;
     let responses = &description["paths"]["/api/workspaces"]["post"]["responses"];
-    for status in ["201", "400", "401", "403", "408", "413", "415", "500", "503"] {
+    for status in ["201", "400", "401", "403", "408", "409", "413", "415", "422", "500", "503"] {
         assert!(responses[status].is_object(), "{status}");
     }
     Ok(())

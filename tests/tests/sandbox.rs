@@ -118,7 +118,8 @@ impl Auth for Slow {
 async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Result<(Result<(), Error>, Duration)> {
     let runtime = Runtime::new(&component(body)?, limits, Arc::new(Slow(wait)), Arc::new(Sqlite::in_memory()?))?;
     let start = Instant::now();
-    let answer = runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default()).await;
+    let answer =
+        runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None).await;
     Ok((answer.map(drop), start.elapsed()))
 }
 
@@ -148,7 +149,7 @@ async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
     let limits = Limits { concurrency: 1, admission_wait: Duration::from_millis(50), ..Limits::default() };
     let auth = Arc::new(Slow(Duration::from_secs(2)));
     let runtime = Runtime::new(&component("(drop (call $grant))")?, limits, auth, Arc::new(Sqlite::in_memory()?))?;
-    let call = || runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default());
+    let call = || runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
     let (first, second) = tokio::join!(call(), call());
     assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
     assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Caller, Denial, Grant};
+use super::{Basis, Caller, Denial, Grant};
 
 /// What is asked: may `caller` create a workspace for `account`, linked to `organization`?
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,16 @@ pub struct Facts {
     pub account_is_member: bool,
 }
 
+impl Facts {
+    /// All that bears on a question that [is the caller's own](Question::is_own).
+    pub const OWN: Self = Self {
+        account_exists: true,
+        caller_is_administrator: false,
+        shares_organization: false,
+        account_is_member: false,
+    };
+}
+
 impl Question {
     /// The answer, given the facts.
     ///
@@ -49,7 +59,31 @@ impl Question {
             Some(organization) if organization != self.account && !facts.account_is_member => {
                 Err(Denial::OrganizationForbidden)
             }
-            _ => Ok(Grant { caller_id: self.caller, account_id: self.account, organization_id: self.organization }),
+            _ => Ok(Grant {
+                caller_id: self.caller,
+                account_id: self.account,
+                organization_id: self.organization,
+                basis: Basis::Memberships { administrators: self.administrators },
+            }),
+        }
+    }
+
+    /// Whether it is about nobody but the caller, who is known to exist: then the answer rests on no
+    /// membership, and the database need not be asked.
+    pub fn is_own(&self) -> bool {
+        self.account == self.caller && self.organization.is_none_or(|organization| organization == self.account)
+    }
+
+    /// The question that a grant answered; `None` where it rests on something else than memberships.
+    pub fn behind(grant: &Grant) -> Option<Self> {
+        match grant.basis {
+            Basis::Memberships { administrators } => Some(Self {
+                caller: grant.caller_id,
+                account: grant.account_id,
+                organization: grant.organization_id,
+                administrators,
+            }),
+            Basis::Auth => None,
         }
     }
 
@@ -91,9 +125,16 @@ mod tests {
                         Err(Denial::OrganizationForbidden)
                     } else {
                         granted += 1;
-                        Ok(Grant { caller_id: caller, account_id: account, organization_id: linked })
+                        let basis = Basis::Memberships { administrators: None };
+                        Ok(Grant { caller_id: caller, account_id: account, organization_id: linked, basis })
                     };
                     assert_eq!(question.decide(facts), expected, "{question:?} {facts:?}");
+                    if question.is_own() {
+                        assert_eq!(
+                            question.decide(Facts::OWN),
+                            question.decide(Facts { account_exists: true, ..facts })
+                        );
+                    }
                 }
             }
         }

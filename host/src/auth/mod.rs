@@ -56,6 +56,20 @@ pub struct Grant {
     pub account_id: Uuid,
     /// The organization it will be linked to.
     pub organization_id: Option<Uuid>,
+    /// What the permission rests on.
+    pub basis: Basis,
+}
+
+/// What a [`Grant`] rests on, and so what storage can check again in the transaction that writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// The memberships that the database holds, by the rules of [`access`]: storage asks again.
+    Memberships {
+        /// The organization whose members may act for any account.
+        administrators: Option<Uuid>,
+    },
+    /// What auth alone knows: storage sees to it only that the accounts exist.
+    Auth,
 }
 
 /// Why the caller is not known or may not do what it asked.

@@ -35,7 +35,7 @@ impl Account {
 
 impl Create {
     pub(super) async fn run(self) -> Result<()> {
-        let account = self.database.open()?.create_account(self.id, self.name).await?;
+        let account = self.database.open().await?.create_account(self.id, self.name).await?;
         print(self.json, &account, account.id)
     }
 }

@@ -6,7 +6,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{DatabaseArguments, PepperArguments, print, print_all};
-use crate::{auth::api_key::generate, now, storage::sqlite::ApiKey};
+use crate::{
+    auth::api_key::generate,
+    now,
+    storage::{ApiKey, NewKey},
+};
 
 #[derive(Subcommand)]
 pub(super) enum Key {
@@ -53,10 +57,9 @@ impl Key {
             Self::Create { account, name, expires_in, json, database, pepper } => {
                 let pepper = pepper.pepper()?;
                 let key = generate().context("no random bytes for a key")?;
-                let stored = database
-                    .open()?
-                    .create_key(account, name, pepper.hash(&key), expires_in.map(expiry).transpose()?)
-                    .await?;
+                let expires_at = expires_in.map(expiry).transpose()?;
+                let new = NewKey { name, hash: pepper.hash(&key), pepper: pepper.check(), expires_at };
+                let stored = database.open().await?.create_key(account, new).await?;
                 #[derive(Serialize)]
                 struct Created<'a> {
                     key: &'a str,
@@ -65,8 +68,10 @@ impl Key {
                 }
                 print(json, &Created { key: &key, stored }, &key)
             }
-            Self::List { account, json, database } => print_all(json, &database.open()?.keys(account).await?, line),
-            Self::Revoke { key, database } => Ok(database.open()?.revoke_key(key).await?),
+            Self::List { account, json, database } => {
+                print_all(json, &database.open_existing().await?.keys(account).await?, line)
+            }
+            Self::Revoke { key, database } => Ok(database.open_existing().await?.revoke_key(key).await?),
         }
     }
 }

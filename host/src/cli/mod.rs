@@ -3,18 +3,26 @@
 #![allow(clippy::print_stdout, reason = "a command's answer goes to standard output")]
 
 mod account;
+mod database;
 mod key;
 mod organization;
 mod serve;
 mod workspace;
 
-use std::{path::PathBuf, process::ExitCode, str::FromStr};
+use std::{path::PathBuf, process::ExitCode, str::FromStr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
-use crate::{auth::api_key::Pepper, storage::sqlite::Sqlite};
+use crate::{
+    auth::api_key::Pepper,
+    storage::{
+        Database, DatabaseError,
+        postgres::{self, Postgres},
+        sqlite::{self, Sqlite},
+    },
+};
 
 /// Creates workspaces: one API operation as a sandboxed WebAssembly component, and its host.
 #[derive(Parser)]
@@ -30,6 +38,7 @@ Try it, with a throw-away database and a curl line to paste:
 
 Set it up to stay:
   export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)   # keep it: keys are lost without it
+  workspaces database migrate                            # PostgreSQL needs it once; SQLite does it by itself
   account=$(workspaces account create --name Ada)
   workspaces key create $account                         # prints the key, once
   workspaces serve
@@ -51,6 +60,9 @@ enum Command {
     /// Look at workspaces
     #[command(subcommand)]
     Workspace(workspace::Workspace),
+    /// Make, check and copy the database
+    #[command(subcommand)]
+    Database(database::Command),
 }
 
 /// Runs the program with the process's own arguments.
@@ -76,22 +88,39 @@ async fn run(command: Command) -> Result<()> {
         Command::Organization(organization) => organization.run().await,
         Command::Key(key) => key.run().await,
         Command::Workspace(workspace) => workspace.run().await,
+        Command::Database(database) => database.run().await,
     }
 }
 
 /// Where the database is.
 #[derive(clap::Args)]
 struct DatabaseArguments {
-    /// The database: sqlite:PATH or sqlite::memory:
-    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db")]
+    /// The database: sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME (several hosts, commas between, for a server with standbys)
+    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true)]
     database: DatabaseAddress,
 }
 
 impl DatabaseArguments {
-    fn open(&self) -> Result<Sqlite> {
+    /// For commands that write: a file that is not there is made.
+    async fn open(&self) -> Result<Arc<dyn Database>, DatabaseError> {
+        self.open_with(&sqlite::Options::default(), &postgres::Options::default()).await
+    }
+
+    /// For commands that look at what is there.
+    async fn open_existing(&self) -> Result<Arc<dyn Database>, DatabaseError> {
+        let sqlite = sqlite::Options { create: false, ..Default::default() };
+        self.open_with(&sqlite, &postgres::Options::default()).await
+    }
+
+    async fn open_with(
+        &self,
+        sqlite: &sqlite::Options,
+        postgres: &postgres::Options,
+    ) -> Result<Arc<dyn Database>, DatabaseError> {
         Ok(match &self.database {
-            DatabaseAddress::File(path) => Sqlite::open(path)?,
-            DatabaseAddress::Memory => Sqlite::in_memory()?,
+            DatabaseAddress::File(path) => Arc::new(Sqlite::open_with(path, sqlite)?),
+            DatabaseAddress::Memory => Arc::new(Sqlite::in_memory()?),
+            DatabaseAddress::Server(address) => Arc::new(Postgres::connect(address, postgres).await?),
         })
     }
 }
@@ -100,16 +129,20 @@ impl DatabaseArguments {
 enum DatabaseAddress {
     File(PathBuf),
     Memory,
+    Server(String),
 }
 
 impl FromStr for DatabaseAddress {
     type Err = &'static str;
 
     fn from_str(address: &str) -> Result<Self, Self::Err> {
+        if address.starts_with("postgres://") || address.starts_with("postgresql://") {
+            return Ok(Self::Server(address.into()));
+        }
         match address.strip_prefix("sqlite:") {
             Some(":memory:") => Ok(Self::Memory),
             Some(path) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err("write it as sqlite:PATH or sqlite::memory:"),
+            _ => Err("write it as sqlite:PATH, sqlite::memory: or postgres://…"),
         }
     }
 }

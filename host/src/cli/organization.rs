@@ -24,7 +24,7 @@ impl Organization {
         match self {
             Self::Create(create) => create.run().await,
             Self::AddMember { organization, account, database } => {
-                Ok(database.open()?.add_member(organization, account).await?)
+                Ok(database.open().await?.add_member(organization, account).await?)
             }
         }
     }

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, future::Future, io::IsTerminal as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use tokio::{
     net::TcpListener,
@@ -15,7 +15,7 @@ use crate::{
     auth::api_key::{ApiKeys, Pepper, generate},
     http::{self, server},
     runtime::{Limits, Runtime},
-    storage::sqlite::Sqlite,
+    storage::{Database, NewKey, postgres, sqlite, sweep},
 };
 
 /// Serve POST /api/workspaces
@@ -38,6 +38,12 @@ pub(super) struct Serve {
     log: Targets,
     #[command(flatten)]
     database: DatabaseArguments,
+    /// SQLite: how many creates may share one commit, and so one sync of the disk
+    #[arg(long, value_name = "CREATES", default_value_t = sqlite::Options::default().batch)]
+    group_commit: usize,
+    /// PostgreSQL: how many connections to hold at most
+    #[arg(long, value_name = "N", default_value_t = postgres::Options::default().connections)]
+    connections: usize,
     #[command(flatten)]
     pepper: PepperArguments,
 }
@@ -49,15 +55,22 @@ impl Serve {
         tracing_subscriber::registry().with(format).with(self.log.clone()).init();
         let shutdown = shutdown()?;
 
-        let (database, pepper, demo) = if self.demo {
-            let database = Sqlite::in_memory()?;
+        let (database, pepper, demo): (Arc<dyn Database>, _, _) = if self.demo {
+            let database = Arc::new(sqlite::Sqlite::in_memory()?);
             let pepper = generate().context("no random bytes")?;
-            let demo = Demo::set_up(&database, &pepper).await?;
+            let demo = Demo::set_up(&*database, &pepper).await?;
             (database, pepper, Some(demo))
         } else {
-            (self.database.open()?, self.pepper.secret()?.to_owned(), None)
+            let pepper = self.pepper.secret()?.to_owned();
+            let database = self.open().await?;
+            ensure!(
+                !database.has_keys_of_another_pepper(&Pepper::new(pepper.as_bytes()).check()).await?,
+                "the database holds keys that were hashed with another pepper, and would refuse them: start with the WORKSPACES_KEY_PEPPER they were made with, or revoke them first"
+            );
+            (database, pepper, None)
         };
-        let database = Arc::new(database);
+        let swept = database.clone();
+        tokio::spawn(async move { sweep(&*swept).await });
         let auth = Arc::new(ApiKeys::new(database.clone(), pepper.as_bytes(), self.admin_organization));
         let runtime = Arc::new(load(self.component, auth.clone(), database)?);
         let listener = TcpListener::bind(self.listen)
@@ -74,9 +87,15 @@ impl Serve {
         }
         Ok(())
     }
+
+    async fn open(&self) -> Result<Arc<dyn Database>> {
+        let sqlite = sqlite::Options { batch: self.group_commit.max(1), ..Default::default() };
+        let postgres = postgres::Options { connections: self.connections.max(1) };
+        Ok(self.database.open_with(&sqlite, &postgres).await?)
+    }
 }
 
-fn load(file: Option<PathBuf>, auth: Arc<ApiKeys>, database: Arc<Sqlite>) -> Result<Runtime> {
+fn load(file: Option<PathBuf>, auth: Arc<ApiKeys>, database: Arc<dyn Database>) -> Result<Runtime> {
     let (name, component): (_, Cow<'_, [u8]>) = match file {
         None => ("the built-in component".into(), COMPONENT.into()),
         Some(path) => {
@@ -106,7 +125,7 @@ struct Demo {
 }
 
 impl Demo {
-    async fn set_up(database: &Sqlite, pepper: &str) -> Result<Self> {
+    async fn set_up(database: &dyn Database, pepper: &str) -> Result<Self> {
         let pepper = Pepper::new(pepper.as_bytes());
         let organization = database.create_account(None, Some("Demo organization".into())).await?.id;
         let mut accounts = [const { (Uuid::nil(), String::new()) }; 2];
@@ -114,7 +133,9 @@ impl Demo {
             let id = database.create_account(None, Some(name.into())).await?.id;
             database.add_member(organization, id).await?;
             let key = generate().context("no random bytes")?;
-            database.create_key(id, "demo".into(), pepper.hash(&key), None).await?;
+            let stored =
+                NewKey { name: "demo".into(), hash: pepper.hash(&key), pepper: pepper.check(), expires_at: None };
+            database.create_key(id, stored).await?;
             *account = (id, key);
         }
         Ok(Self { organization, accounts })

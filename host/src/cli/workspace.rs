@@ -3,7 +3,7 @@ use clap::Subcommand;
 use uuid::Uuid;
 
 use super::{DatabaseArguments, print_all};
-use crate::storage::sqlite::WorkspaceRow;
+use crate::storage::WorkspaceRow;
 
 #[derive(Subcommand)]
 pub(super) enum Workspace {
@@ -23,7 +23,7 @@ pub(super) enum Workspace {
 impl Workspace {
     pub(super) async fn run(self) -> Result<()> {
         let Self::List { account, json, database } = self;
-        print_all(json, &database.open()?.workspaces(account).await?, line)
+        print_all(json, &database.open_existing().await?.workspaces(account).await?, line)
     }
 }
 

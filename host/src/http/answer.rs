@@ -9,7 +9,8 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{Workspace, auth::Denial, runtime::Error};
+use super::idempotency::IDEMPOTENCY_REPLAYED;
+use crate::{Workspace, auth::Denial, runtime::Error, storage::Created};
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(super) enum Refusal {
 const CREDENTIAL_NEEDED: &str = "Send exactly one valid credential: an API key, in x-api-key or Authorization: Bearer";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
+const KEY_REUSED: &str = "This Idempotency-Key was used for another request: send that request, or a new key";
+const IN_FLIGHT: &str = "A request with this Idempotency-Key is in progress: send it again for the answer";
 
 impl IntoResponse for Refusal {
     /// The one place where an outcome gets its status.
@@ -39,6 +42,12 @@ impl IntoResponse for Refusal {
                 Error::Forbidden(message) => (StatusCode::FORBIDDEN, message),
                 Error::Unavailable(message) => (StatusCode::SERVICE_UNAVAILABLE, message),
                 Error::Unknown(message) => (StatusCode::INTERNAL_SERVER_ERROR, message),
+                Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, KEY_REUSED.into()),
+                Error::InFlight => (StatusCode::CONFLICT, IN_FLIGHT.into()),
+                Error::Claims(cause) => {
+                    tracing::error!(%cause, "claims can't be looked up");
+                    (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into())
+                }
                 Error::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
                 Error::OutOfTime(cause) => {
                     tracing::error!(%cause, "the component ran out of time");
@@ -70,7 +79,7 @@ fn error(status: StatusCode, message: &str) -> Response {
         StatusCode::UNAUTHORIZED => {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}
@@ -78,8 +87,9 @@ fn error(status: StatusCode, message: &str) -> Response {
     response
 }
 
-/// 201 with the workspace. Without `Location`: nothing answers at a workspace's address.
-pub(super) fn created(workspace: &Workspace) -> Response {
+/// 201 with the workspace, also where an earlier request created it. Without `Location`: nothing
+/// answers at a workspace's address.
+pub(super) fn created(created: &Created) -> Response {
     #[derive(Serialize)]
     struct Body<'a> {
         workspace: Fields<'a>,
@@ -92,11 +102,13 @@ pub(super) fn created(workspace: &Workspace) -> Response {
         #[serde(rename = "isWorkspace")]
         is_workspace: bool,
     }
-    let Workspace { id, name, account_id } = workspace;
-    json(
-        StatusCode::CREATED,
-        &Body { workspace: Fields { id: *id, name, account_id: *account_id, is_workspace: true } },
-    )
+    let Workspace { id, name, account_id } = &created.workspace;
+    let body = Body { workspace: Fields { id: *id, name, account_id: *account_id, is_workspace: true } };
+    let mut response = json(StatusCode::CREATED, &body);
+    if created.replayed {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response {

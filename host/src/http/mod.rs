@@ -1,6 +1,7 @@
 //! The route `POST /api/workspaces` and what stands around it.
 
 mod answer;
+mod idempotency;
 mod json;
 mod request_id;
 pub mod server;
@@ -60,7 +61,7 @@ pub fn router(auth: Arc<dyn Auth>, runtime: Arc<Runtime>) -> Router {
         .layer(middleware::from_fn(request_id::identify))
 }
 
-/// As the browsers of the deployment need it.
+/// As the browsers of the deployment need it, and with what a retry needs.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(tower_http::cors::Any)
@@ -70,8 +71,9 @@ fn cors() -> CorsLayer {
             AUTHORIZATION,
             HeaderName::from_static("x-requested-with"),
             HeaderName::from_static("x-api-key"),
+            idempotency::IDEMPOTENCY_KEY,
         ])
-        .expose_headers([request_id::X_REQUEST_ID, RETRY_AFTER])
+        .expose_headers([request_id::X_REQUEST_ID, idempotency::IDEMPOTENCY_REPLAYED, RETRY_AFTER])
 }
 
 /// The cheapest refusal first: a stranger costs neither a body nor a sandbox.
@@ -80,10 +82,11 @@ async fn create_workspace(State(route): State<Route>, request: Request) -> Resul
     let credential = Credential::from_headers(&head.headers).ok_or(Refusal::Credential(Denial::Unauthenticated))?;
     let caller = route.auth.authenticate(&credential).await.map_err(Refusal::Credential)?;
     require_json(&head.headers)?;
+    let key = idempotency::key(&head.headers)?;
     let body = read(&head.headers, body).await?;
     let request = json::parse(&body).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
-    let workspace = route.runtime.create_workspace(caller, request).await.map_err(Refusal::Runtime)?;
-    Ok(answer::created(&workspace))
+    let created = route.runtime.create_workspace(caller, request, key).await.map_err(Refusal::Runtime)?;
+    Ok(answer::created(&created))
 }
 
 /// Refuses a body that says it is something else. One that says nothing is taken for JSON

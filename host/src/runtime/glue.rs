@@ -14,9 +14,8 @@ use wasmtime::{
 
 use self::bindings::recoup::workspaces::{auth as wit_auth, storage as wit_storage, types};
 use crate::{
-    Workspace,
     auth::{self, Auth, Caller},
-    storage::{self, Storage},
+    storage::{self, Claim, Created, Storage},
 };
 
 pub(super) mod bindings {
@@ -47,12 +46,25 @@ pub(super) struct State {
     pub(super) caller: Caller,
     pub(super) limits: StoreLimits,
     pub(super) grants: ResourceTable,
-    /// What storage says it created in this request, the measure of the component's answer.
-    pub(super) created: Option<Workspace>,
-    /// Whether storage was asked to write and has not said that it wrote nothing.
-    pub(super) may_have_written: bool,
+    /// The request's claim, if it came with an idempotency key; the component knows nothing of it.
+    pub(super) claim: Option<Claim>,
+    /// What storage did in this request, the measure of the component's answer.
+    pub(super) write: Write,
     /// Time spent in host calls, which is not on the component's account.
     pub(super) waited: Duration,
+}
+
+/// What is known of a request's write.
+#[derive(Debug)]
+pub(super) enum Write {
+    /// Nothing was written.
+    None,
+    /// Storage was asked, and has not said that it wrote nothing.
+    Begun,
+    /// Storage has the workspace.
+    Done(Created),
+    /// Nothing was written: the key was used for another request.
+    KeyReused,
 }
 
 impl State {
@@ -104,22 +116,27 @@ impl wit_storage::Host for State {
     ) -> wasmtime::Result<Result<types::Uuid, wit_storage::Error>> {
         let grant = self.grants.get_mut(&handle)?;
         // One workspace a request: a second grant is no way to a second one.
-        if std::mem::replace(&mut grant.used, true) || self.may_have_written {
+        if std::mem::replace(&mut grant.used, true) || !matches!(self.write, Write::None) {
             return Ok(Err(wit_storage::Error::GrantUsed));
         }
         if name.is_empty() || name.chars().count() > MAX_NAME_CHARACTERS || name.chars().any(char::is_control) {
             return Ok(Err(wit_storage::Error::InvalidName));
         }
-        let answer = self.storage.create_workspace(&grant.grant, &name);
-        self.may_have_written = true;
+        let answer = self.storage.create_workspace(&grant.grant, &name, self.claim.as_ref());
+        self.write = Write::Begun;
         Ok(match Self::wait(&mut self.waited, answer).await {
-            Ok(id) => {
-                self.created = Some(Workspace { id, name, account_id: grant.grant.account_id });
-                Ok(id.into())
+            Ok(created) => {
+                let id = created.workspace.id.into();
+                self.write = Write::Done(created);
+                Ok(id)
             }
             Err(error) => {
                 tracing::error!(%error, "storage returned no workspace");
-                self.may_have_written = matches!(error, storage::Error::Unknown(_));
+                self.write = match error {
+                    storage::Error::Unknown(_) => Write::Begun,
+                    storage::Error::KeyReused => Write::KeyReused,
+                    storage::Error::AccessLost | storage::Error::Unavailable(_) => Write::None,
+                };
                 Err(error.into())
             }
         })
@@ -155,10 +172,9 @@ impl From<storage::Error> for wit_storage::Error {
         match error {
             storage::Error::AccessLost => Self::AccessLost,
             storage::Error::Unknown(_) => Self::Unknown,
-            storage::Error::Unavailable(_)
-            | storage::Error::NotFound(_)
-            | storage::Error::Exists(_)
-            | storage::Error::Unusable(_) => Self::Unavailable,
+            // The contract has no word for a key that was reused: the component knows of none, and
+            // the host answers for it.
+            storage::Error::KeyReused | storage::Error::Unavailable(_) => Self::Unavailable,
         }
     }
 }

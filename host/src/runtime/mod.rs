@@ -2,6 +2,7 @@
 
 mod engine;
 mod glue;
+mod in_flight;
 mod limits;
 
 use std::{
@@ -15,15 +16,18 @@ use wasmtime::{
     component::{Component, HasSelf, Linker, ResourceTable},
 };
 
-use self::glue::{
-    State,
-    bindings::{Plugin, PluginPre, exports::recoup::workspaces::workspaces as wit},
-};
 pub use self::limits::{Limits, TICK};
+use self::{
+    glue::{
+        State, Write,
+        bindings::{Plugin, PluginPre, exports::recoup::workspaces::workspaces as wit},
+    },
+    in_flight::InFlight,
+};
 use crate::{
     CreateWorkspaceRequest, Workspace,
     auth::{Auth, Caller},
-    storage::Storage,
+    storage::{self, Claim, Created, IdempotencyKey, Storage},
 };
 
 /// A component, ready to be called, with the host's side of its imports.
@@ -34,6 +38,7 @@ pub struct Runtime {
     storage: Arc<dyn Storage>,
     limits: Limits,
     sandboxes: Semaphore,
+    in_flight: InFlight,
 }
 
 /// Why a component can't be used.
@@ -68,6 +73,15 @@ pub enum Error {
     /// The workspace may have been created or not.
     #[error("{0}")]
     Unknown(String),
+    /// The idempotency key was used for another request; nothing was created.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// A request with the idempotency key is in progress; nothing was created by this one.
+    #[error("a request with the idempotency key is in progress")]
+    InFlight,
+    /// Whether the idempotency key was used before can't be found out now; nothing was created.
+    #[error("claims can't be looked up: {0}")]
+    Claims(String),
     /// No sandbox came free in time; nothing was created.
     #[error("all sandboxes are busy")]
     Overloaded,
@@ -99,43 +113,61 @@ impl Runtime {
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state).map_err(world)?;
         let component = linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(world)?;
         let sandboxes = Semaphore::new(limits.concurrency);
-        Ok(Self { engine, component, auth, storage, limits, sandboxes })
+        Ok(Self { engine, component, auth, storage, limits, sandboxes, in_flight: InFlight::default() })
     }
 
     /// Has the component create a workspace for a caller whose credential was checked.
+    ///
+    /// With an idempotency key, a request that succeeded before is answered again without the
+    /// component; one that failed wrote nothing, and is made anew.
     ///
     /// A future that is dropped may leave a workspace behind, whole.
     ///
     /// # Errors
     ///
     /// An [`Error`].
-    pub async fn create_workspace(&self, caller: Caller, request: CreateWorkspaceRequest) -> Result<Workspace, Error> {
+    pub async fn create_workspace(
+        &self,
+        caller: Caller,
+        request: CreateWorkspaceRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, Error> {
+        let Some(key) = key else { return self.call(caller, request, None).await };
+        let claim = Claim::new(&caller, key, &request);
+        let _place = self.in_flight.enter(&claim).ok_or(Error::InFlight)?;
+        match self.storage.find_claimed(&claim).await {
+            Ok(Some(workspace)) => Ok(Created { workspace, replayed: true }),
+            Ok(None) => self.call(caller, request, Some(claim)).await,
+            Err(storage::Error::KeyReused) => Err(Error::KeyReused),
+            Err(error) => Err(Error::Claims(error.to_string())),
+        }
+    }
+
+    async fn call(
+        &self,
+        caller: Caller,
+        request: CreateWorkspaceRequest,
+        claim: Option<Claim>,
+    ) -> Result<Created, Error> {
         let admitted = timeout(self.limits.admission_wait, self.sandboxes.acquire()).await;
         let Ok(Ok(_sandbox)) = admitted else {
             return Err(Error::Overloaded);
         };
-        let mut store = self.new_store(caller);
+        let mut store = self.new_store(caller, claim);
         let call = async {
             let plugin = self.component.instantiate_async(&mut store).await?;
             plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, &request.into()).await
         };
         let answer = match timeout(self.limits.wall_clock, call).await {
-            Ok(Ok(answer)) => judge(answer, store.data().created.as_ref()),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(trap)) => Err(fault(&trap)),
             Err(_) => Err(Error::OutOfTime(format!("no answer within {:?}", self.limits.wall_clock))),
         };
-        match answer {
-            // Whatever went wrong after that, the client may not be told that nothing was created.
-            Err(error) if store.data().may_have_written && !matches!(error, Error::Unknown(_)) => {
-                tracing::error!(%error, "the component failed after it had storage write");
-                Err(Error::Unknown("It is not known whether the workspace was created".into()))
-            }
-            answer => answer,
-        }
+        judge(answer, store.into_data().write)
     }
 
     /// The one place where a sandbox's store is made.
-    fn new_store(&self, caller: Caller) -> Store<State> {
+    fn new_store(&self, caller: Caller, claim: Option<Claim>) -> Store<State> {
         let mut grants = ResourceTable::new();
         grants.set_max_capacity(self.limits.handles);
         let limits = StoreLimitsBuilder::new()
@@ -146,16 +178,7 @@ impl Runtime {
             .tables(limits::TABLES as usize)
             .build();
         let (auth, storage) = (self.auth.clone(), self.storage.clone());
-        let state = State {
-            auth,
-            storage,
-            caller,
-            limits,
-            grants,
-            created: None,
-            may_have_written: false,
-            waited: Duration::ZERO,
-        };
+        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, waited: Duration::ZERO };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.hostcall_bytes);
@@ -188,32 +211,43 @@ fn fault(trap: &wasmtime::Error) -> Error {
 /// The longest message of a component that is passed on, in bytes; the contract says so.
 const MAX_MESSAGE: usize = 512;
 
-/// The component's answer, held against what storage did: the one is believed as far as the other
-/// bears it out.
-fn judge(
-    answer: Result<wit::CreateWorkspaceResponse, wit::CreateWorkspaceError>,
-    created: Option<&Workspace>,
-) -> Result<Workspace, Error> {
-    match (answer, created) {
-        (Ok(response), Some(created)) if describes(&response.workspace, created) => Ok(created.clone()),
-        (Ok(_), Some(created)) => Err(Error::Component(format!("it misreports workspace {}", created.id))),
-        (Ok(_), None) => Err(Error::Component("it reports a workspace that storage did not create".into())),
-        (Err(_), Some(created)) => {
-            Err(Error::Component(format!("it reports an error although workspace {} exists", created.id)))
+type Answer = Result<wit::CreateWorkspaceResponse, wit::CreateWorkspaceError>;
+
+/// The component's answer, or what befell it, held against what storage did: the one is believed as
+/// far as the other bears it out.
+fn judge(answer: Result<Answer, Error>, write: Write) -> Result<Created, Error> {
+    match (answer, write) {
+        // Of a request that was answered before, and of a key that was used before, the component
+        // knows nothing.
+        (_, Write::Done(created)) if created.replayed => Ok(created),
+        (_, Write::KeyReused) => Err(Error::KeyReused),
+        (Ok(Ok(response)), Write::Done(created)) if describes(&response.workspace, &created.workspace) => Ok(created),
+        (Ok(Err(error)), Write::None) => Err(spoken(error)),
+        (Ok(Err(error @ wit::CreateWorkspaceError::Unknown(_))), Write::Begun) => Err(spoken(error)),
+        (Ok(_), Write::None) => Err(Error::Component("it reports a workspace that storage did not create".into())),
+        (Err(fault), Write::None) => Err(fault),
+        // Whatever went wrong after that, the client may not be told that nothing was created.
+        (answer, write) => {
+            tracing::error!(?answer, ?write, "the component failed, or misreports, after it had storage write");
+            Err(Error::Unknown(NOT_KNOWN.into()))
         }
-        (Err(error), None) => {
-            let (kind, message): (fn(String) -> Error, _) = match error {
-                wit::CreateWorkspaceError::InvalidRequest(message) => (Error::InvalidRequest, message),
-                wit::CreateWorkspaceError::Unauthenticated(message) => (Error::Unauthenticated, message),
-                wit::CreateWorkspaceError::Forbidden(message) => (Error::Forbidden, message),
-                wit::CreateWorkspaceError::Unavailable(message) => (Error::Unavailable, message),
-                wit::CreateWorkspaceError::Unknown(message) => (Error::Unknown, message),
-            };
-            if message.len() > MAX_MESSAGE {
-                return Err(Error::Component(format!("its message is over {MAX_MESSAGE} bytes")));
-            }
-            Err(kind(message))
-        }
+    }
+}
+
+const NOT_KNOWN: &str = "It is not known whether the workspace was created";
+
+/// The component's own words for the client.
+fn spoken(error: wit::CreateWorkspaceError) -> Error {
+    let (kind, message): (fn(String) -> Error, _) = match error {
+        wit::CreateWorkspaceError::InvalidRequest(message) => (Error::InvalidRequest, message),
+        wit::CreateWorkspaceError::Unauthenticated(message) => (Error::Unauthenticated, message),
+        wit::CreateWorkspaceError::Forbidden(message) => (Error::Forbidden, message),
+        wit::CreateWorkspaceError::Unavailable(message) => (Error::Unavailable, message),
+        wit::CreateWorkspaceError::Unknown(message) => (Error::Unknown, message),
+    };
+    match message.len() > MAX_MESSAGE {
+        true => Error::Component(format!("its message is over {MAX_MESSAGE} bytes")),
+        false => kind(message),
     }
 }
 

@@ -1,52 +1,84 @@
 //! Where workspaces are kept.
 
+mod claim;
+mod database;
+
+pub mod conformance;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod sweep;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
-use crate::auth::Grant;
+pub use self::claim::{Claim, IdempotencyKey, InvalidKey};
+pub use self::database::{
+    Account, ApiKey, Check, Database, DatabaseError, Finding, NewKey, Progress, Severity, WorkspaceRow,
+};
+pub use self::sweep::sweep;
+use crate::{Workspace, auth::Grant};
 
-/// Keeps workspaces.
+/// Keeps workspaces. This is the least that a backend implements; [`conformance`] holds one to it.
 ///
 /// # Contract
 ///
-/// - Atomic: all rows of a workspace are written, or none.
-/// - Durable: once `create_workspace` returns an id, the workspace survives a crash of the process
-///   and of the machine.
+/// - Atomic: all rows of a workspace and of its claim are written, or none.
+/// - Durable: what was answered with `Ok` survives a crash of the process and of the machine, and
+///   the loss of a machine where the backend keeps more than one.
+/// - An error says what is known: after any but [`Error::Unknown`] nothing was written, and nothing
+///   will be.
 /// - A call whose future is dropped may still take effect; it never takes effect in part.
+/// - Access is checked again in the transaction that writes, as [`Grant::basis`] says.
+/// - Clones and further values on the same database share everything: a claim made through one is
+///   seen through all.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Creates a workspace under a grant and returns its id, a UUIDv7.
+    /// Creates a workspace under a grant, with a UUIDv7 for its id.
     ///
     /// `name` is not empty, has at most 255 characters and no control character: the caller, here
     /// the runtime, has checked.
     ///
+    /// With a claim, the workspace is created only where nobody has claimed the key: otherwise the
+    /// workspace of the earlier request is returned as replayed, whatever `grant` and `name` are.
+    /// A call that fails claims nothing.
+    ///
     /// # Errors
     ///
     /// An [`Error`], whose cases say whether anything was written.
-    async fn create_workspace(&self, grant: &Grant, name: &str) -> Result<Uuid, Error>;
+    async fn create_workspace(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error>;
+
+    /// The workspace that an earlier request created under this claim; `None` where there is none, or
+    /// it was made longer ago than claims are kept: [`Claim::KEPT`] at least.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeyReused`], or [`Error::Unavailable`].
+    async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error>;
+}
+
+/// A workspace that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// The workspace, as it was when it was created.
+    pub workspace: Workspace,
+    /// It was created by an earlier request with the same claim; this one wrote nothing.
+    pub replayed: bool,
 }
 
 /// Why storage did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The accounts that the grant names are gone. Nothing was written.
+    /// The grant no longer holds, or the accounts that it names are gone. Nothing was written.
     #[error("access was withdrawn since the grant was made")]
     AccessLost,
+    /// The claim's key was used for another request. Nothing was written.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
     /// Storage can't do it now. Nothing was written.
     #[error("storage is unavailable: {0}")]
     Unavailable(String),
     /// The outcome of a write is not known.
     #[error("the outcome of the write is not known: {0}")]
     Unknown(String),
-    /// What an operator's command names does not exist. Nothing was written.
-    #[error("there is no {0}")]
-    NotFound(String),
-    /// What an operator's command would make exists. Nothing was written.
-    #[error("{0} exists already")]
-    Exists(String),
-    /// The database can't be used as it is.
-    #[error("{0}")]
-    Unusable(String),
 }

@@ -1,0 +1,192 @@
+//! What the program's commands do with a database; no request comes here.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Error, Storage};
+use crate::auth::api_key::Directory;
+
+/// A database that holds everything: workspaces, accounts and keys.
+#[async_trait]
+pub trait Database: Storage + Directory {
+    /// Makes an account; an organization is one too. With a new id where `id` is `None`.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::Exists`] where the id is taken.
+    async fn create_account(&self, id: Option<Uuid>, name: Option<String>) -> Result<Account, DatabaseError>;
+
+    /// Makes an account a member of an organization; no change where it is one.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] naming the one that does not exist.
+    async fn add_member(&self, organization: Uuid, account: Uuid) -> Result<(), DatabaseError>;
+
+    /// Stores a key's hash for an account.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] where there is no such account.
+    async fn create_key(&self, account: Uuid, key: NewKey) -> Result<ApiKey, DatabaseError>;
+
+    /// The keys of an account, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] where there is no such account.
+    async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError>;
+
+    /// Deletes a key: it is refused from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] where there is no such key.
+    async fn revoke_key(&self, id: Uuid) -> Result<(), DatabaseError>;
+
+    /// Whether a key is stored that was hashed with another pepper than the one with this
+    /// [check](crate::auth::api_key::Pepper::check).
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't answer.
+    async fn has_keys_of_another_pepper(&self, check: &str) -> Result<bool, DatabaseError>;
+
+    /// The workspaces, of one account or of all, oldest first; one row for each organization of a
+    /// workspace that is linked to more than one.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't answer.
+    async fn workspaces(&self, account: Option<Uuid>) -> Result<Vec<WorkspaceRow>, DatabaseError>;
+
+    /// Forgets claims made before a time, in milliseconds since the Unix epoch, `limit` at most, and
+    /// returns how many.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't do it now.
+    async fn forget_claims(&self, before: i64, limit: u32) -> Result<usize, DatabaseError>;
+
+    /// Looks for damage and for what half-made workspaces leave.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't be read.
+    async fn check(&self, progress: Progress) -> Result<Check, DatabaseError>;
+
+    /// Copies the database into a new file while it is in use.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::Exists`] where there is such a file; [`DatabaseError::Unusable`] where the
+    /// copy is not whole, or this kind of database has tools of its own for it.
+    async fn backup(&self, to: &Path, progress: Progress) -> Result<(), DatabaseError>;
+}
+
+/// Told how far long work has come: steps done, and steps in all.
+pub type Progress = Box<dyn FnMut(u64, u64) + Send>;
+
+/// An account as a command prints it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Account {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Option<String>,
+}
+
+/// An API key to store: never the key itself.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What it is called.
+    pub name: String,
+    /// Its [hash](crate::auth::api_key::Pepper::hash).
+    pub hash: String,
+    /// The [check](crate::auth::api_key::Pepper::check) of the pepper that it was hashed with.
+    pub pepper: String,
+    /// When it stops being valid, in milliseconds since the Unix epoch; never where `None`.
+    pub expires_at: Option<i64>,
+}
+
+/// An API key as a command prints it: without the key, which nobody has but its holder.
+#[derive(Debug, Clone, Serialize)]
+pub struct ApiKey {
+    /// The id to revoke it by.
+    pub id: Uuid,
+    /// What it is called.
+    pub name: String,
+    /// The account it stands for.
+    pub account_id: Uuid,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created_at: i64,
+    /// When it stops being valid, likewise; never where `None`.
+    pub expires_at: Option<i64>,
+}
+
+/// A workspace as a command prints it.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkspaceRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: Option<String>,
+    /// The account it belongs to.
+    pub account_id: Uuid,
+    /// The organization it is linked to.
+    pub organization_id: Option<Uuid>,
+}
+
+/// What a check of a database saw.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// The version of its schema.
+    pub schema: i32,
+    /// How many accounts it holds, workspaces and organizations too.
+    pub accounts: u64,
+    /// How many of them are workspaces.
+    pub workspaces: u64,
+    /// What is wrong or odd, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, with the number of rows where it is one of rows.
+    pub what: String,
+    /// Some of the ids it is about, ten at most.
+    pub ids: Vec<Uuid>,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Damage, or a workspace that was made in part.
+    Error,
+    /// May be in order; only the operator can know.
+    Note,
+}
+
+/// Why a command could not do what it should with a database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// What it names does not exist. Nothing was written.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// What it would make exists. Nothing was written.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The database can't be used as it is.
+    #[error("{0}")]
+    Unusable(String),
+    /// It could not be read or written.
+    #[error(transparent)]
+    Storage(#[from] Error),
+}

@@ -1,0 +1,214 @@
+//! Connections: how the server is reached, and what is set on a session.
+
+use std::{
+    str::FromStr as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{
+    Client, Config, Error, Row,
+    config::{SslMode, TargetSessionAttrs},
+    types::{ToSql, Type},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    DatabaseError,
+    failure::{Failure, describe},
+};
+
+/// How long a statement may run, and how long it may wait for a lock: far above what one takes, and
+/// below the patience of a request.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a transaction may be left open: none is, unless this process hangs.
+const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server has to accept a connection, and to acknowledge what was sent, before it is
+/// taken for dead.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a request waits for one of the connections.
+const POOL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A parameter, and its type: named, so that no round trip is spent on asking for it.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Reads an address as libpq writes it. `sslrootcert` names a file of the authorities to trust in
+/// place of the system's; a server's certificate and name are always verified, whichever of
+/// `require`, `verify-ca` and `verify-full` is asked for.
+pub(super) fn parse(address: &str) -> Result<(Config, MakeRustlsConnect), DatabaseError> {
+    let unusable = |text: String| DatabaseError::Unusable(format!("the database address can't be used: {text}"));
+    let (base, query) = address.split_once('?').unwrap_or((address, ""));
+    let (mut kept, mut authorities) = (Vec::new(), None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("sslrootcert", file)) => authorities = Some(file.to_owned()),
+            Some(("sslmode", "verify-ca" | "verify-full")) => kept.push("sslmode=require"),
+            _ => kept.push(pair),
+        }
+    }
+    let separator = if kept.is_empty() { "" } else { "?" };
+    let mut config = Config::from_str(&format!("{base}{separator}{}", kept.join("&")))
+        .map_err(|error| unusable(describe(&error)))?;
+    if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+        // Of several hosts, the one that takes writes.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    config.tcp_user_timeout(UNACKNOWLEDGED_TIMEOUT);
+    if config.get_application_name().is_none() {
+        config.application_name("workspaces");
+    }
+
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = authorities {
+        let certificates = CertificateDer::pem_file_iter(&file)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
+        if roots.add_parsable_certificates(certificates).0 == 0 {
+            return Err(unusable(format!("sslrootcert {file} holds no certificate")));
+        }
+    } else if config.get_ssl_mode() != SslMode::Disable {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+/// The connections of this process to one database. Clones share them.
+#[derive(Clone)]
+pub(super) struct Connections {
+    pool: Pool,
+    pooler: Arc<AtomicBool>,
+}
+
+impl Connections {
+    pub(super) fn new(address: &str, most: usize) -> Result<Self, DatabaseError> {
+        let (config, tls) = parse(address)?;
+        let pooler = Arc::new(AtomicBool::new(false));
+        let connector = Connector { config: config.clone(), tls, pooler: pooler.clone() };
+        let manager =
+            Manager::from_connect(config, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(most)
+            .timeouts(Timeouts {
+                wait: Some(POOL_TIMEOUT),
+                create: Some(CONNECT_TIMEOUT * 2),
+                recycle: Some(POOL_TIMEOUT),
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| DatabaseError::Unusable(error.to_string()))?;
+        Ok(Self { pool, pooler })
+    }
+
+    /// A connection for statements that belong together.
+    pub(super) async fn client(&self) -> Result<Object, Failure> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Runs one statement in one round trip: prepared once a session, or, where a pooler gives each
+    /// transaction another session, parsed each time.
+    pub(super) async fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, Failure> {
+        let client = self.client().await?;
+        let rows = async {
+            if self.pooler.load(Relaxed) {
+                return client.query_typed(sql, parameters).await;
+            }
+            let types: Vec<_> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
+            let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+            let statement = client.prepare_typed_cached(sql, &types).await?;
+            client.query(&statement, &values).await
+        };
+        let failure = match timeout(STATEMENT_TIMEOUT + LOCK_TIMEOUT, rows).await {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(error)) => {
+                if Failure::is_from_a_pooler(&error) {
+                    self.pooler.store(true, Relaxed);
+                }
+                Failure::of(&error)
+            }
+            Err(_) => Failure::Lost("no answer in time".into()),
+        };
+        if !matches!(failure, Failure::Refused(..)) {
+            // The session is of no more use: the next statement gets another, at another host perhaps.
+            drop(Object::take(client));
+        }
+        Err(failure)
+    }
+}
+
+/// Makes the pool's connections.
+struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+    /// Set where there is a pooler in between that gives each transaction another session.
+    pooler: Arc<AtomicBool>,
+}
+
+type Connecting<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + 'a>>;
+
+impl Connect for Connector {
+    fn connect(&self, _: &Config) -> Connecting<'_> {
+        Box::pin(async {
+            if !self.pooler.load(Relaxed) {
+                match self.connect_directly().await {
+                    Ok(Some(connected)) => return Ok(connected),
+                    Ok(None) => {}
+                    Err(error) if Failure::is_from_a_pooler(&error) => {}
+                    Err(error) => return Err(error),
+                }
+                if !self.pooler.swap(true, Relaxed) {
+                    tracing::warn!(
+                        "there is a pooler before the database: statements are not prepared, and the time-outs are those of the role (ALTER ROLE … SET statement_timeout)"
+                    );
+                }
+            }
+            open(&self.config, self.tls.clone()).await
+        })
+    }
+}
+
+impl Connector {
+    /// A session with the time-outs set; `None` where they do not arrive at the server.
+    async fn connect_directly(&self) -> Result<Option<(Client, JoinHandle<()>)>, Error> {
+        let mut config = self.config.clone();
+        let own = self.config.get_options().unwrap_or_default();
+        config.options(format!(
+            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c workspaces.direct=on {own}",
+            STATEMENT_TIMEOUT.as_millis(),
+            LOCK_TIMEOUT.as_millis(),
+            IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
+        ));
+        let (client, task) = open(&config, self.tls.clone()).await?;
+        let row = client.query_typed_one("SELECT current_setting('workspaces.direct', true) = 'on'", &[]).await?;
+        let arrived: Option<bool> = row.try_get(0)?;
+        Ok((arrived == Some(true)).then_some((client, task)))
+    }
+}
+
+async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<(Client, JoinHandle<()>), Error> {
+    let (client, connection) = config.connect(tls).await?;
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %describe(&error), "a connection to the database ended");
+        }
+    });
+    Ok((client, task))
+}

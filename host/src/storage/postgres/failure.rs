@@ -1,0 +1,75 @@
+//! What a statement that failed leaves behind.
+
+use deadpool_postgres::PoolError;
+use tokio_postgres::{Error, error::SqlState};
+
+/// Why a statement has no result.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was not sent: no connection could be had. Trying again may help.
+    Unsent(String),
+    /// The server rolled it back, for what may be over by the next try.
+    RolledBack(String),
+    /// The server refused it, and rolled it back.
+    Refused(Option<SqlState>, String),
+    /// It was sent, and the connection was lost before the answer: it may have been committed.
+    Lost(String),
+}
+
+impl Failure {
+    /// Of a statement that was sent.
+    pub(super) fn of(error: &Error) -> Self {
+        let text = describe(error);
+        let Some(refusal) = error.as_db_error() else {
+            return match error.is_closed()
+                || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+            {
+                true => Self::Lost(text),
+                // A value that does not convert, a result of another shape: no matter of the connection.
+                false => Self::Refused(None, text),
+            };
+        };
+        let code = refusal.code();
+        match code.code() {
+            // The server ends the session, and may have been waiting for its standby at COMMIT.
+            "57P01" | "57P02" | "57P03" | "57P05" => Self::Lost(text),
+            // Serialization failures, deadlocks; a server that has become a standby; too many connections.
+            "40001" | "40P01" | "25006" | "53300" => Self::RolledBack(text),
+            // A statement prepared on another server connection: there is a pooler in between.
+            "26000" | "42P05" | "08P01" => Self::RolledBack(text),
+            code if code.starts_with("08") => Self::Lost(text),
+            _ => Self::Refused(Some(code.clone()), text),
+        }
+    }
+
+    pub(super) fn is_from_a_pooler(error: &Error) -> bool {
+        error.code().is_some_and(|code| matches!(code.code(), "26000" | "42P05" | "08P01"))
+    }
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Self {
+        Self::Unsent(match error {
+            PoolError::Backend(error) => describe(&error),
+            error => error.to_string(),
+        })
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Unsent(text) | Self::RolledBack(text) | Self::Refused(_, text) | Self::Lost(text)) = self;
+        formatter.write_str(text)
+    }
+}
+
+/// An error with its causes: the crate's own text names none.
+pub(super) fn describe(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

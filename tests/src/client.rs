@@ -1,0 +1,74 @@
+//! A client that keeps its connection, for load.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::Answer;
+
+/// One connection, made anew after it was lost.
+pub struct Client {
+    address: SocketAddr,
+    key: String,
+    connection: Option<BufReader<TcpStream>>,
+}
+
+impl Client {
+    /// A client of the server at this address, with an API key. Connects with the first request.
+    pub fn new(address: SocketAddr, key: &str) -> Self {
+        Self { address, key: key.into(), connection: None }
+    }
+
+    /// `POST /api/workspaces`, with an idempotency key perhaps.
+    ///
+    /// # Errors
+    ///
+    /// Where no whole answer comes: what the server did is not known then.
+    pub fn create(&mut self, body: &str, idempotency_key: Option<&str>) -> Result<Answer> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let stream = TcpStream::connect(self.address)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+                BufReader::new(stream)
+            }
+        };
+        let idempotency = idempotency_key.map(|key| format!("Idempotency-Key: {key}\r\n")).unwrap_or_default();
+        let request = format!(
+            "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {}\r\n{idempotency}Content-Length: {}\r\n\r\n{body}",
+            self.key,
+            body.len()
+        );
+        connection.get_mut().write_all(request.as_bytes())?;
+        let answer = read(&mut connection)?;
+        if answer.header("connection") != Some("close") {
+            self.connection = Some(connection);
+        }
+        Ok(answer)
+    }
+}
+
+fn read(connection: &mut BufReader<TcpStream>) -> Result<Answer> {
+    let mut line = String::new();
+    connection.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status line")?;
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        if connection.read_line(&mut line)? == 0 {
+            bail!("the head of the answer ends early");
+        }
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
+    }
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    let length = answer.header("content-length").context("no length")?.parse()?;
+    answer.body.resize(length, 0);
+    connection.read_exact(&mut answer.body)?;
+    Ok(answer)
+}

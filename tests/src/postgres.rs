@@ -1,0 +1,422 @@
+//! Real PostgreSQL servers for tests, each in a temporary folder of its own and gone with the value that holds it.
+//! Don't keep one in a `static`: those are never dropped, and the server would outlive the tests.
+//! Errors carry what the program that failed said, a server's whole log included.
+
+use std::{
+    env,
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
+    net::TcpListener,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// What a server needs; Debian keeps them off the PATH.
+const POSTGRES: [&str; 4] = ["initdb", "pg_basebackup", "postgres", "psql"];
+
+/// Lines for every postgresql.conf. What keeps commits safe, `fsync` above all, is on by default and stays so.
+const SETTINGS: [(&str, &str); 4] = [
+    ("listen_addresses", "127.0.0.1"),
+    ("max_connections", "200"),
+    ("shared_buffers", "64MB"),
+    ("dynamic_shared_memory_type", "mmap"), // in the folder: a killed server leaves nothing in /dev/shm
+];
+
+/// A CA, and a certificate for this machine that clients as strict as rustls accept.
+const CERTIFICATES: &str = "\
+[req]
+distinguished_name = name
+[name]
+[ca]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+[server]
+basicConstraints = CA:FALSE
+extendedKeyUsage = serverAuth
+subjectAltName = IP:127.0.0.1, DNS:localhost
+";
+
+/// Whether PostgreSQL can be started here. Where it can't, says on stderr that the test did not run; in CI that is an
+/// error.
+pub fn available() -> Result<bool> {
+    installed(&POSTGRES, "postgresql")
+}
+
+/// A server on a free port of 127.0.0.1, for the user `postgres` without a password.
+pub struct Postgres {
+    process: Option<Process>,
+    port: u16,
+    programs: Programs,
+    folder: TempDir,
+}
+
+impl Postgres {
+    /// One with an empty database, ready for connections.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with settings for its postgresql.conf.
+    pub fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
+        Self::initialized(settings)?.started()
+    }
+
+    /// One that speaks TLS only, and the file of the CA that vouches for it as 127.0.0.1 and localhost.
+    pub fn tls() -> Result<(Self, PathBuf)> {
+        let server = Self::initialized(&[("ssl", "on")])?;
+        let (openssl, data) = (Programs::find(&["openssl"])?, server.data());
+        let run = |line: &str| openssl.run(&data, "openssl", &line.split_whitespace().collect::<Vec<_>>());
+        fs::write(data.join("openssl.cnf"), CERTIFICATES)?;
+        let request = "req -config openssl.cnf -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1";
+        run(&format!("{request} -keyout ca.key -out ca.crt -subj /CN=tests -x509 -extensions ca -days 2"))?;
+        run(&format!("{request} -keyout server.key -out server.csr -subj /CN=localhost"))?;
+        run("x509 -req -in server.csr -out server.crt -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile openssl.cnf -extensions server")?;
+        fs::set_permissions(data.join("server.key"), Permissions::from_mode(0o600))?;
+        fs::write(data.join("pg_hba.conf"), "hostssl all,replication all 127.0.0.1/32 trust\n")?;
+        Ok((server.started()?, data.join("ca.crt")))
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where clients find it.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Runs SQL and returns the rows, a line each, with `|` between columns. Several statements are one transaction.
+    pub fn psql(&self, sql: &str) -> Result<String> {
+        let arguments = ["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", sql];
+        self.programs.run(self.folder.path(), "psql", &arguments)
+    }
+
+    /// Ends it at once with all its processes, as a crash of the machine would. Unlike after a loss of power, all that
+    /// it wrote stays, synced or not.
+    pub fn kill(&mut self) -> Result<()> {
+        let lock = self.data().join("postmaster.pid");
+        let contents = fs::read_to_string(&lock).unwrap_or_default();
+        self.process.take().context("not running")?.kill()?;
+        // Nor would a crashed machine keep the System V segment that the file's seventh line ends with.
+        if let Some(segment) = contents.lines().nth(6).and_then(|line| line.split_whitespace().last()) {
+            let _ = Command::new("ipcrm").args(["-m", segment]).output();
+        }
+        // Stale for certain, while its number may soon be another process's, and then the server would not start.
+        if lock.exists() {
+            fs::remove_file(lock)?;
+        }
+        Ok(())
+    }
+
+    /// Shuts it down: clients are cut off, and a checkpoint is written.
+    pub fn stop(&mut self) -> Result<()> {
+        self.end("INT")
+    }
+
+    /// Starts it again after `kill` or `stop`, on the same data and port.
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "still running");
+        // The port may be taken for a while, by so little as a client's connection to somewhere else.
+        until("the port", || {
+            self.process = self.launch(self.port)?;
+            Ok(self.process.is_some())
+        })
+    }
+
+    /// A hot standby, without which this server commits nothing from now on; only the last one made counts.
+    pub fn standby(&self) -> Result<Self> {
+        let folder = self.programs.folder()?;
+        let name = format!("standby_{}", free_port()?);
+        let primary = format!("{}?application_name={name}", self.url());
+        let arguments = ["-R", "-X", "stream", "-c", "fast", "--no-sync", "-D", "data", "-d", &primary];
+        self.programs.run(folder.path(), "pg_basebackup", &arguments)?;
+        let standby = Self { process: None, port: 0, programs: self.programs.clone(), folder }.started()?;
+        self.await_standbys(&name)?;
+        until("the standby to be synchronous", || {
+            let sql = format!("SELECT sync_state FROM pg_stat_replication WHERE application_name = '{name}'");
+            Ok(self.psql(&sql)? == "sync")
+        })?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary, and returns when it takes writes. It waits for no standby of its own.
+    pub fn promote(&self) -> Result<()> {
+        self.await_standbys("")?;
+        ensure!(self.psql("SELECT pg_promote()")? == "t", "not promoted in time");
+        until("the end of recovery", || Ok(self.psql("SELECT pg_is_in_recovery()")? == "f"))
+    }
+
+    fn await_standbys(&self, names: &str) -> Result<()> {
+        self.psql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"))?;
+        self.psql("SELECT pg_reload_conf()")?;
+        Ok(())
+    }
+
+    fn initialized(settings: &[(&str, &str)]) -> Result<Self> {
+        let programs = Programs::find(&POSTGRES)?;
+        let folder = programs.folder()?;
+        let arguments = ["-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "data"];
+        programs.run(folder.path(), "initdb", &arguments)?;
+        let server = Self { process: None, port: 0, programs, folder };
+        let mut file = File::options().append(true).open(server.data().join("postgresql.conf"))?;
+        for (name, value) in SETTINGS.iter().chain(settings) {
+            writeln!(file, "{name} = '{}'", value.replace('\'', "''"))?;
+        }
+        Ok(server)
+    }
+
+    fn started(mut self) -> Result<Self> {
+        let (port, process) = on_free_port(|port| self.launch(port))?;
+        (self.port, self.process) = (port, Some(process));
+        Ok(self)
+    }
+
+    fn launch(&self, port: u16) -> Result<Option<Process>> {
+        let folder = self.folder.path();
+        let mut command = self.programs.command(folder, "postgres");
+        // Not in postgresql.conf, which a standby copies.
+        command.args(["-D", "data", "-p", &port.to_string(), "-k"]).arg(folder);
+        Process::launch(&mut command, folder.join("log"), "system is ready to accept")
+    }
+
+    fn end(&mut self, signal: &str) -> Result<()> {
+        let mut process = self.process.take().context("not running")?;
+        process.signal(signal)?;
+        process.wait()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let _ = self.end("QUIT"); // at once, yet it frees what it holds of the system
+    }
+}
+
+/// A transaction-mode pooler with four connections to a server.
+pub struct PgBouncer {
+    _process: Process, // dropped, and so ended, before its folder
+    port: u16,
+    _folder: TempDir,
+}
+
+impl PgBouncer {
+    /// Whether it can be started here, as `available` tells of PostgreSQL.
+    pub fn available() -> Result<bool> {
+        installed(&["pgbouncer"], "pgbouncer")
+    }
+
+    /// One in front of `server`, for all its users and databases.
+    pub fn start(server: &Postgres) -> Result<Self> {
+        let programs = Programs::find(&["pgbouncer"])?;
+        let folder = programs.folder()?;
+        let path = folder.path();
+        fs::write(path.join("users"), "\"postgres\" \"\"\n")?; // looks up the others
+        let (port, process) = on_free_port(|port| {
+            let settings = format!(
+                "[databases]\n* = host=127.0.0.1 port={}\n\
+                [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+                auth_type = trust\nauth_file = users\nauth_user = postgres\n\
+                pool_mode = transaction\ndefault_pool_size = 4\n\
+                server_tls_sslmode = prefer\nserver_login_retry = 1\n", // 15 seconds are long after a restart
+                server.port
+            );
+            fs::write(path.join("pgbouncer.ini"), settings)?;
+            let mut command = programs.command(path, "pgbouncer");
+            Process::launch(command.arg("pgbouncer.ini"), path.join("log"), "process up")
+        })?;
+        Ok(Self { _process: process, port, _folder: folder })
+    }
+
+    /// Where clients find it.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+/// A folder of programs, and the user and group to run them as: PostgreSQL refuses root.
+#[derive(Clone)]
+struct Programs {
+    location: PathBuf,
+    user: Option<(u32, u32)>,
+}
+
+impl Programs {
+    fn find(names: &[&str]) -> Result<Self> {
+        let location = location(names).with_context(|| format!("not installed: {names:?}"))?;
+        let user = if id(&["-u"])? == 0 {
+            let both = |name| Ok::<_, anyhow::Error>((id(&["-u", name])?, id(&["-g", name])?));
+            Some(both("postgres").or_else(|_| both("nobody"))?)
+        } else {
+            None
+        };
+        Ok(Self { location, user })
+    }
+
+    /// A folder that the programs may write in.
+    fn folder(&self) -> Result<TempDir> {
+        let folder = TempDir::new()?;
+        if let Some((user, group)) = self.user {
+            chown(folder.path(), Some(user), Some(group))?;
+        }
+        Ok(folder)
+    }
+
+    /// One of the programs, which sees none of the environment's PG… variables.
+    fn command(&self, folder: &Path, name: &str) -> Command {
+        let mut command = Command::new(self.location.join(name));
+        command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", folder).env("LC_ALL", "C").current_dir(folder).stdin(Stdio::null());
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    fn run(&self, folder: &Path, name: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.command(folder, name).args(arguments).output()?;
+        ensure!(output.status.success(), "{name} failed: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    }
+}
+
+/// A program in the background, ended with its children when dropped.
+struct Process {
+    child: Child,
+    log: PathBuf,
+    /// Reads the standard output, which ends when the last of the processes does.
+    reader: JoinHandle<()>,
+}
+
+impl Process {
+    /// Waits until the program logs that it is ready; returns nothing where its port is taken.
+    fn launch(command: &mut Command, log: PathBuf, ready: &str) -> Result<Option<Self>> {
+        let mut child = command.stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
+        let mut stdout = child.stdout.take().context("no standard output")?;
+        let reader = thread::spawn(move || {
+            let _ = io::copy(&mut stdout, &mut io::sink());
+        });
+        let mut process = Self { child, log, reader };
+        let mut ended = false;
+        let started = until("it to be ready", || {
+            ended = process.child.try_wait()?.is_some();
+            Ok(ended || process.logged().contains(ready))
+        });
+        let logged = process.logged();
+        started.with_context(|| logged.clone())?;
+        if !ended {
+            return Ok(Some(process));
+        }
+        ensure!(logged.contains("Address already in use"), "it ended: {logged}");
+        Ok(None)
+    }
+
+    fn logged(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "kill failed");
+        Ok(())
+    }
+
+    /// Waits until all of its processes are gone.
+    fn wait(&mut self) -> Result<()> {
+        until("it to end", || Ok(self.child.try_wait()?.is_some() && self.reader.is_finished()))
+            .with_context(|| self.logged())
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_none() {
+            // Stopped, it neither starts children nor reaps them, so that their numbers stay theirs. Its process
+            // group would not do: each child of PostgreSQL leads a group of its own.
+            self.signal("STOP")?;
+            let children = Command::new("pgrep").args(["-P", &self.child.id().to_string()]).output();
+            if let Ok(children) = &children {
+                let numbers = String::from_utf8_lossy(&children.stdout);
+                let _ = Command::new("kill").args(["-s", "KILL"]).args(numbers.split_whitespace()).output();
+            }
+            self.child.kill()?;
+            children.context("pgrep")?;
+        }
+        self.wait()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Whether the programs are here. A test that does not run must not look like one that passed.
+fn installed(programs: &[&str], package: &str) -> Result<bool> {
+    if location(programs).is_some() {
+        return Ok(true);
+    }
+    ensure!(env::var_os("CI").is_none(), "{package} is not installed, and CI has to run every test");
+    // Not eprintln!, which the test harness captures.
+    writeln!(io::stderr(), "\n!!! THIS TEST DID NOT RUN: install {package} (apt-get install {package}) !!!\n")?;
+    Ok(false)
+}
+
+/// The first folder that has all the programs: of the PATH, else of the newest version in Debian's place.
+fn location(programs: &[&str]) -> Option<PathBuf> {
+    let mut versions: Vec<u32> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    versions.sort_unstable();
+    env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .chain(versions.iter().rev().map(|version| format!("/usr/lib/postgresql/{version}/bin").into()))
+        .chain(["/usr/sbin".into()]) // pgbouncer, off an ordinary user's PATH
+        .find(|folder| programs.iter().all(|program| folder.join(program).is_file()))
+}
+
+fn id(arguments: &[&str]) -> Result<u32> {
+    let output = Command::new("id").args(arguments).output()?;
+    ensure!(output.status.success(), "id {arguments:?} failed");
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// Others may take the port before the program does, and then it tries another.
+fn on_free_port(mut launch: impl FnMut(u16) -> Result<Option<Process>>) -> Result<(u16, Process)> {
+    for _ in 0..10 {
+        let port = free_port()?;
+        if let Some(process) = launch(port)? {
+            return Ok((port, process));
+        }
+    }
+    bail!("no free port")
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !done()? {
+        ensure!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The program `trials`: runs one at length and prints what it saw.
+#![allow(clippy::print_stdout, reason = "its answers go to standard output")]
+
+use std::io::Write as _;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use workspaces_tests::{
+    postgres::Postgres,
+    trials::{
+        Backend, failover, idempotency,
+        kill_loop::{self, Victim},
+        parity, program, throughput,
+    },
+};
+
+/// Breaks things at length: what the tests do small. Build with --release where speed is measured.
+#[derive(Parser)]
+enum Trial {
+    /// Kill the program, or its PostgreSQL server, under 64 clients, and look for what is lost
+    KillLoop {
+        #[arg(long, value_enum, default_value = "sqlite")]
+        on: Kind,
+        #[arg(long, value_enum, default_value = "host")]
+        kill: Kill,
+        #[arg(long, default_value_t = 10_000)]
+        cycles: usize,
+    },
+    /// Send each idempotency key 16 times at once, with kills in between
+    Idempotency {
+        #[arg(long, value_enum, default_value = "sqlite")]
+        on: Kind,
+        #[arg(long, default_value_t = 10_000)]
+        keys: usize,
+    },
+    /// Send the same generated requests to SQLite and PostgreSQL and compare the answers
+    Parity {
+        #[arg(long, default_value_t = 10_000)]
+        requests: usize,
+        #[arg(long, default_value_t = fastrand::u64(..))]
+        seed: u64,
+    },
+    /// Kill a PostgreSQL primary under load and promote its standby
+    Failover {
+        #[arg(long, default_value_t = 1)]
+        times: usize,
+    },
+    /// Measure creates a second with wrk, group commit against one commit a request
+    Throughput {
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Measure PostgreSQL too
+        #[arg(long)]
+        postgres: bool,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+impl From<Kind> for Backend {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Sqlite => Self::Sqlite,
+            Kind::Postgres => Self::Postgres,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kill {
+    Host,
+    Database,
+}
+
+fn main() -> Result<()> {
+    let program = program()?;
+    match Trial::parse() {
+        Trial::KillLoop { on, kill, cycles } => {
+            let victim = match kill {
+                Kill::Host => Victim::Host,
+                Kill::Database => Victim::Database,
+            };
+            let report = kill_loop::run(&program, on.into(), victim, cycles, |so_far| {
+                if so_far.cycles % 100 == 0 {
+                    println!("{so_far:?}");
+                    let _ = std::io::stdout().flush();
+                }
+            })?;
+            println!("{report:?}");
+        }
+        Trial::Idempotency { on, keys } => println!("{:?}", idempotency::run(&program, on.into(), keys)?),
+        Trial::Parity { requests, seed } => {
+            let postgres = Postgres::start()?;
+            println!("{:?}", parity::run(&program, &postgres.url(), requests, seed)?);
+        }
+        Trial::Failover { times } => {
+            for _ in 0..times {
+                println!("{:?}", failover::run(&program)?);
+            }
+        }
+        Trial::Throughput { rounds, seconds, postgres } => {
+            let server = if postgres { Some(Postgres::start()?) } else { None };
+            throughput::run(&program, rounds, seconds, server.as_ref().map(Postgres::url).as_deref())?;
+        }
+    }
+    Ok(())
+}
