@@ -6,6 +6,9 @@
 
 extern crate alloc;
 
+#[cfg(target_family = "wasm")]
+#[allow(unsafe_code, reason = "an allocator is unsafe by nature")]
+mod arena;
 pub mod create;
 pub mod name;
 
@@ -97,7 +100,7 @@ mod component {
     }
 
     #[global_allocator]
-    static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+    static ALLOCATOR: crate::arena::Arena = crate::arena::Arena::new();
 
     #[panic_handler]
     fn trap(_: &core::panic::PanicInfo<'_>) -> ! {

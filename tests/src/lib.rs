@@ -2,7 +2,7 @@
 //! send what no well-behaved client would.
 
 mod client;
-//pub mod disk;
+pub mod disk;
 pub mod postgres;
 pub mod trials;
 
@@ -128,6 +128,11 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it as a crash does, at once.

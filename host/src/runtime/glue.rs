@@ -1,10 +1,6 @@
 //! The component's imports over the host's traits; the only file with WIT types.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, sync::Arc};
 
 use uuid::Uuid;
 use wasmtime::{
@@ -13,6 +9,7 @@ use wasmtime::{
 };
 
 use self::bindings::recoup::workspaces::{auth as wit_auth, storage as wit_storage, types};
+use super::cpu::CpuTime;
 use crate::{
     auth::{self, Auth, Caller},
     storage::{self, Claim, Created, Storage},
@@ -50,8 +47,8 @@ pub(super) struct State {
     pub(super) claim: Option<Claim>,
     /// What storage did in this request, the measure of the component's answer.
     pub(super) write: Write,
-    /// Time spent in host calls, which is not on the component's account.
-    pub(super) waited: Duration,
+    /// The component's time on the processor, which stands still while it waits for the host.
+    pub(super) cpu: CpuTime,
 }
 
 /// What is known of a request's write.
@@ -69,10 +66,10 @@ pub(super) enum Write {
 
 impl State {
     /// Waits for the host, on the host's account.
-    async fn wait<T>(waited: &mut Duration, call: impl Future<Output = T>) -> T {
-        let start = Instant::now();
+    async fn wait<T>(cpu: &mut CpuTime, call: impl Future<Output = T>) -> T {
+        cpu.pause();
         let result = call.await;
-        *waited += start.elapsed();
+        cpu.resume();
         result
     }
 }
@@ -86,7 +83,7 @@ impl wit_auth::Host for State {
         organization: Option<types::Uuid>,
     ) -> wasmtime::Result<Result<Resource<Grant>, wit_auth::Denial>> {
         let answer = self.auth.authorize(&self.caller, account.map(Uuid::from), organization.map(Uuid::from));
-        Ok(match Self::wait(&mut self.waited, answer).await {
+        Ok(match Self::wait(&mut self.cpu, answer).await {
             Ok(grant) => Ok(self.grants.push(Grant { grant, used: false })?),
             Err(denial) => Err(denial.into()),
         })
@@ -124,7 +121,7 @@ impl wit_storage::Host for State {
         }
         let answer = self.storage.create_workspace(&grant.grant, &name, self.claim.as_ref());
         self.write = Write::Begun;
-        Ok(match Self::wait(&mut self.waited, answer).await {
+        Ok(match Self::wait(&mut self.cpu, answer).await {
             Ok(created) => {
                 let id = created.workspace.id.into();
                 self.write = Write::Done(created);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use uuid::Uuid;
@@ -24,16 +24,42 @@ impl InFlight {
     /// A place for the claim; `None` where a request with its key is in progress.
     pub(super) fn enter(&self, claim: &Claim) -> Option<Place<'_>> {
         let claim = (claim.caller_id, claim.key.clone());
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(claim.clone())
-            .then_some(Place { among: self, claim })
+        let is_free = self.claims().insert(claim.clone());
+        // Made only where it was free: to drop a place is to give it up.
+        is_free.then(|| Place { among: self, claim })
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashSet<(Uuid, IdempotencyKey)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.among.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.claim);
+        self.among.claims().remove(&self.claim);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CreateWorkspaceRequest, auth::Caller, storage::InvalidKey};
+
+    #[test]
+    fn a_claim_has_one_place_until_it_is_given_up() -> Result<(), InvalidKey> {
+        let claim = |caller: u128, key: &str| -> Result<Claim, InvalidKey> {
+            let caller = Caller { account_id: Uuid::from_u128(caller) };
+            Ok(Claim::new(&caller, IdempotencyKey::new(key)?, &CreateWorkspaceRequest::default()))
+        };
+        let in_flight = InFlight::default();
+        let place = in_flight.enter(&claim(1, "a")?);
+        assert!(place.is_some());
+        for _ in 0..2 {
+            assert!(in_flight.enter(&claim(1, "a")?).is_none());
+        }
+        assert!(in_flight.enter(&claim(1, "b")?).is_some() && in_flight.enter(&claim(2, "a")?).is_some());
+        drop(place);
+        assert!(in_flight.enter(&claim(1, "a")?).is_some());
+        Ok(())
     }
 }

@@ -9,7 +9,8 @@ pub struct Limits {
     pub memory: usize,
     /// Elements in all of a table.
     pub table_elements: usize,
-    /// Time on the processor, counted in [`TICK`]s; time spent waiting for the host is not in it.
+    /// Time on the processor, looked at every [`TICK`]; time spent waiting, for the host or for the
+    /// processor itself, is not in it.
     pub cpu: Duration,
     /// Time from start to answer, host calls included: the processor's limit never interrupts those.
     pub wall_clock: Duration,

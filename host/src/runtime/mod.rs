@@ -1,14 +1,12 @@
 //! A fresh sandbox for every request.
 
+mod cpu;
 mod engine;
 mod glue;
 mod in_flight;
 mod limits;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, time::timeout};
 use wasmtime::{
@@ -18,6 +16,7 @@ use wasmtime::{
 
 pub use self::limits::{Limits, TICK};
 use self::{
+    cpu::CpuTime,
     glue::{
         State, Write,
         bindings::{Plugin, PluginPre, exports::recoup::workspaces::workspaces as wit},
@@ -178,17 +177,17 @@ impl Runtime {
             .tables(limits::TABLES as usize)
             .build();
         let (auth, storage) = (self.auth.clone(), self.storage.clone());
-        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, waited: Duration::ZERO };
+        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, cpu: CpuTime::start() };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.hostcall_bytes);
         store.set_max_component_handles(self.limits.handles);
         store.set_epoch_deadline(ticks(self.limits.cpu));
-        // The clock ticks while the sandbox waits for the host too: at the deadline it gets what is
-        // left of its own time.
-        let (start, cpu) = (Instant::now(), self.limits.cpu);
+        // The clock ticks while the sandbox waits, for the host or for the processor: at the deadline it
+        // gets what is left of its own time.
+        let cpu = self.limits.cpu;
         store.epoch_deadline_callback(move |store| {
-            let left = cpu.saturating_sub(start.elapsed().saturating_sub(store.data().waited));
+            let left = cpu.saturating_sub(store.data().cpu.used());
             Ok(if left.is_zero() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(left)) })
         });
         store

@@ -23,7 +23,7 @@ const COPIES: usize = 16;
 const GROUPS: usize = 4;
 
 /// The program lives for a random time below this.
-const LIFE: Duration = Duration::from_millis(1000);
+const LIFE: Duration = Duration::from_secs(2);
 
 /// The pause before a request is sent again.
 const PAUSE: Duration = Duration::from_millis(2);

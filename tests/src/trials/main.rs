@@ -8,9 +8,9 @@ use clap::{Parser, ValueEnum};
 use workspaces_tests::{
     postgres::Postgres,
     trials::{
-        Backend, failover, idempotency,
+        Backend, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        parity, program, throughput,
+        parity, power_cut, program, throughput,
     },
 };
 
@@ -25,6 +25,20 @@ enum Trial {
         kill: Kill,
         #[arg(long, default_value_t = 10_000)]
         cycles: usize,
+    },
+    /// Cut the power at each sync of the disk, and look for what is lost
+    PowerCut {
+        #[arg(long, default_value_t = 1000)]
+        creates: usize,
+        /// With synchronous=OFF: what is lost then shows that the trial can see it
+        #[arg(long)]
+        control: bool,
+    },
+    /// Have each I/O call of a create fail once
+    IoFaults {
+        /// Of the calls that copy the log into the database, fail one in so many
+        #[arg(long, default_value_t = 1)]
+        stride: usize,
     },
     /// Send each idempotency key 16 times at once, with kills in between
     Idempotency {
@@ -94,6 +108,8 @@ fn main() -> Result<()> {
             })?;
             println!("{report:?}");
         }
+        Trial::PowerCut { creates, control } => println!("{:?}", power_cut::run(creates, !control)?),
+        Trial::IoFaults { stride } => println!("{:?}", io_faults::run(stride.max(1))?),
         Trial::Idempotency { on, keys } => println!("{:?}", idempotency::run(&program, on.into(), keys)?),
         Trial::Parity { requests, seed } => {
             let postgres = Postgres::start()?;

@@ -2,10 +2,12 @@
 
 pub mod failover;
 pub mod idempotency;
+pub mod io_faults;
 pub mod kill_loop;
 mod ledger;
 mod load;
 pub mod parity;
+pub mod power_cut;
 pub mod throughput;
 
 use std::path::PathBuf;

@@ -20,7 +20,7 @@ use super::{Claim, Created, DatabaseError, Error, Storage};
 use crate::{
     Workspace,
     auth::{
-        Basis, Grant,
+        Grant,
         access::{Facts, Question},
         api_key::{Directory, StoredKey},
     },
@@ -109,10 +109,10 @@ impl Postgres {
 
     /// One try to create the workspace.
     async fn try_create(&self, workspace: &Workspace, grant: &Grant, claim: Option<&Claim>) -> Result<Row, Failure> {
-        let (again, administrators) = match grant.basis {
-            Basis::Memberships { administrators } => (true, administrators),
-            Basis::Auth => (false, None),
-        };
+        let question = Question::behind(grant);
+        // What is the caller's own rests on its account alone, to which the rows refer.
+        let again = question.is_some_and(|question| !question.is_own());
+        let administrators = question.and_then(|question| question.administrators);
         let key = claim.map(|claim| claim.key.as_str());
         let fingerprint = claim.map(|claim| claim.fingerprint.as_slice());
         let rows = self

@@ -27,7 +27,8 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
     {
         return Ok(Created { workspace, replayed: true });
     }
-    if let Some(question) = Question::behind(grant) {
+    // What is the caller's own rests on its account alone, to which the rows below refer.
+    if let Some(question) = Question::behind(grant).filter(|question| !question.is_own()) {
         question.decide(facts(connection, &question)?).map_err(|_| Error::AccessLost)?;
     }
     let now = now();

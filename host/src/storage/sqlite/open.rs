@@ -82,6 +82,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, DatabaseError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
+    keep_plans(&connection).map_err(unusable)?;
     connection.pragma_update(None, "query_only", true).map_err(unusable)?;
     match connection.pragma_query_value(None, "query_only", |row| row.get(0)).map_err(unusable)? {
         true => Ok(connection),
@@ -109,11 +110,14 @@ impl From<rusqlite::Error> for Refused {
 /// can't do.
 fn configure(connection: &Connection, options: &Options) -> Result<(), Refused> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    let journal_mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-    // A database in memory has no log to write ahead.
-    if !matches!(&*journal_mode, "wal" | "memory") {
-        return Err(Refused::Setting("journal_mode=WAL"));
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    // To the last row: SQLite says "wal" in the first, and only then sees whether the file took it.
+    while let Some(row) = rows.next()? {
+        // A database in memory has no log to write ahead.
+        if !matches!(row.get_ref(0)?.as_str(), Ok("wal" | "memory")) {
+            return Err(Refused::Setting("journal_mode=WAL"));
+        }
     }
     // FULL syncs the log at every commit: what was acknowledged survives a power cut.
     let synchronous = if options.durable { 2 } else { 0 };
@@ -128,10 +132,17 @@ fn configure(connection: &Connection, options: &Options) -> Result<(), Refused> 
             return Err(Refused::Setting(name));
         }
     }
+    keep_plans(connection)?;
     // Nothing in a file that somebody else wrote is run.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     Ok(())
+}
+
+/// Has statements keep the plan they were prepared with: SQLite would prepare one anew for each NULL
+/// that is bound, which took a third of the time of a create.
+fn keep_plans(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 /// Takes the steps of the schema that are missing, all or none.

@@ -46,12 +46,12 @@ impl Session {
     /// anything was written.
     pub(super) fn write<T, E: From<Error>>(
         &mut self,
-        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         self.require_writable()?;
-        let mut transaction =
+        let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Error::from)?;
-        let value = work(&mut transaction)?;
+        let value = work(&transaction)?;
         match transaction.commit() {
             Ok(()) => Ok(value),
             Err(error) => Err(self.not_committed(&error).into()),

@@ -119,17 +119,17 @@ fn create_all(session: &mut Session, mut creates: Vec<Waiting>) {
 }
 
 /// Creates one workspace within a savepoint; the outer error is the whole transaction's.
-fn create_one(transaction: &mut Transaction<'_>, creation: &Creation) -> Result<Result<Created, Error>, Error> {
-    let savepoint = transaction.savepoint()?;
-    match create::create(&savepoint, creation) {
-        Ok(created) => {
-            savepoint.commit()?;
-            Ok(Ok(created))
-        }
+fn create_one(transaction: &Transaction<'_>, creation: &Creation) -> Result<Result<Created, Error>, Error> {
+    // Prepared once: rusqlite's own savepoints are parsed each time.
+    let run = |statement| transaction.prepare_cached(statement)?.execute([]);
+    run("SAVEPOINT creation")?;
+    let outcome = match create::create(transaction, creation) {
         Err(error @ (Error::AccessLost | Error::KeyReused)) => {
-            savepoint.finish()?;
-            Ok(Err(error))
+            run("ROLLBACK TO creation")?;
+            Err(error)
         }
-        Err(error) => Err(error),
-    }
+        created => Ok(created?),
+    };
+    run("RELEASE creation")?;
+    Ok(outcome)
 }

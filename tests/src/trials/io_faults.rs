@@ -1,0 +1,172 @@
+//! Has each I/O call of a create fail once, behind the real route and component.
+
+use std::{future::pending, net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::runtime::Runtime as Tokio;
+use workspaces_host::{
+    COMPONENT,
+    auth::{
+        Basis, Grant,
+        api_key::{ApiKeys, Pepper, generate},
+    },
+    http::{self, server},
+    runtime::{Limits, Runtime},
+    storage::{Database as _, NewKey, Storage as _, sqlite::Sqlite},
+};
+
+use super::ledger::Ledger;
+use crate::{
+    Client,
+    disk::{Call, Disk, Fault},
+};
+
+/// What was seen.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Calls that failed, each in a run of its own.
+    pub faults: usize,
+    /// Of these, how many were of copying the log into the database.
+    pub copying: usize,
+    /// Requests that met the fault and were answered with 201: it was there.
+    pub created: usize,
+    /// … with 503: nothing was there.
+    pub refused: usize,
+    /// … with 500: not known.
+    pub unknown: usize,
+    /// Runs in which the next create was 201 without a restart.
+    pub recovered: usize,
+    /// Runs in which every create was 503 until the program was started again.
+    pub halted: usize,
+}
+
+/// The log is copied when it holds 1,000 pages, and a create alone adds about ten.
+const CREATES_BEFORE_COPY: usize = 95;
+
+/// Fails every call of one create in turn, then every `stride`th call of creates during which the log is
+/// copied into the database; each with an I/O error, a full disk and a short write.
+///
+/// # Errors
+///
+/// Where an answer of 201 is not borne out, one of 503 is not either, the database is damaged, or the
+/// service neither recovers nor refuses.
+pub fn run(stride: usize) -> Result<Report> {
+    let mut report = Report::default();
+    for fault in [Fault::Io, Fault::Full, Fault::ShortWrite] {
+        for (before, creates, stride) in [(0, 1, 1), (CREATES_BEFORE_COPY, 15, stride)] {
+            for nth in (0..).step_by(stride) {
+                let met = one(nth, fault, before, creates, &mut report)
+                    .with_context(|| format!("call {nth} of {creates} creates failed with {fault:?}"))?;
+                if !met {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// One run, on a database of its own; says whether there was an nth call to fail.
+fn one(nth: usize, fault: Fault, before: usize, creates: usize, report: &mut Report) -> Result<bool> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("workspaces.db");
+    let disk = Disk::watch(folder.path())?;
+    let service = Service::start(&path, before)?;
+    let mut client = Client::new(service.address, &service.key);
+    ensure!(client.create("{}", None)?.status == 201, "the scene can't be set");
+    let (mut known, mut unknown) = (before as u64 + 1, 0);
+
+    disk.fail(nth, fault);
+    let answers = (0..creates).map(|_| client.create("{}", None)).collect::<Result<Vec<_>>>()?;
+    let hit = disk.heal().hit;
+    let met = hit.is_some();
+    report.copying += usize::from(
+        hit.is_some_and(|(call, file)| file == "workspaces.db" && matches!(call, Call::Write | Call::Sync)),
+    );
+    for answer in answers {
+        match answer.status {
+            201 => {
+                known += 1;
+                report.created += usize::from(met);
+            }
+            500 => {
+                unknown += 1;
+                report.unknown += 1;
+            }
+            503 => report.refused += 1,
+            _ => anyhow::bail!("{answer:?}"),
+        }
+    }
+    let next = client.create("{}", None)?;
+    let key = service.key.clone();
+    drop((client, service));
+    known += 1;
+    match next.status {
+        201 => report.recovered += usize::from(met),
+        503 => {
+            report.halted += 1;
+            let service = Service::start_with(&path, key)?;
+            let again = Client::new(service.address, &service.key).create("{}", None)?;
+            ensure!(again.status == 201, "after a restart: {again:?}");
+        }
+        _ => anyhow::bail!("after the fault: {next:?}"),
+    }
+
+    let ledger = Ledger::Sqlite(path);
+    ledger.require_integrity()?;
+    let audit = ledger.audit(&[])?;
+    ensure!(audit.partial == 0, "{audit:?}");
+    ensure!(
+        (known..=known + unknown).contains(&audit.workspaces),
+        "{} workspaces, where {known} were acknowledged and {unknown} are not known",
+        audit.workspaces
+    );
+    report.faults += usize::from(met);
+    Ok(met)
+}
+
+const PEPPER: &[u8] = b"a pepper";
+
+/// The library's own server, in this process, whose I/O can be made to fail.
+struct Service {
+    address: SocketAddr,
+    key: String,
+    /// Ends the server, and closes the database, when dropped.
+    _tokio: Tokio,
+}
+
+impl Service {
+    /// On a new database, with a key and so many workspaces.
+    fn start(path: &Path, workspaces: usize) -> Result<Self> {
+        let database = Sqlite::open(path)?;
+        let key = generate()?;
+        let pepper = Pepper::new(PEPPER);
+        Tokio::new()?.block_on(async {
+            let account = database.create_account(None, None).await?.id;
+            let new = NewKey { name: String::new(), hash: pepper.hash(&key), pepper: pepper.check(), expires_at: None };
+            database.create_key(account, new).await?;
+            let grant = Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth };
+            for _ in 0..workspaces {
+                database.create_workspace(&grant, "Untitled", None).await?;
+            }
+            anyhow::Ok(())
+        })?;
+        Self::serve(database, key)
+    }
+
+    /// On a database that is there.
+    fn start_with(path: &Path, key: String) -> Result<Self> {
+        Self::serve(Sqlite::open(path)?, key)
+    }
+
+    fn serve(database: Sqlite, key: String) -> Result<Self> {
+        let database = Arc::new(database);
+        let auth = Arc::new(ApiKeys::new(database.clone(), PEPPER, None));
+        let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
+        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let listener = tokio.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+        let address = listener.local_addr()?;
+        tokio.spawn(server::serve(listener, http::router(auth, runtime), pending()));
+        Ok(Self { address, key, _tokio: tokio })
+    }
+}

@@ -1,0 +1,287 @@
+//! Each backend, held to the contract of storage, and what is particular to it.
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+use uuid::Uuid;
+use workspaces_host::{
+    auth::{Basis, Grant},
+    storage::{
+        Database, Error, Severity, Storage,
+        conformance::{self, Subject},
+        postgres::{self, Postgres},
+        sqlite::{self, Sqlite},
+    },
+};
+use workspaces_tests::{
+    Deployment,
+    postgres::{self as server, PgBouncer},
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
+
+/// A database, and the statement that takes a membership back, run around it.
+struct Fixture<'a> {
+    database: Arc<dyn Database>,
+    remove: Box<dyn Fn(Uuid, Uuid) -> Result<()> + Sync + 'a>,
+}
+
+#[async_trait]
+#[allow(clippy::expect_used, reason = "a scene that can't be set is a failed test")]
+impl Subject for Fixture<'_> {
+    fn storage(&self) -> Arc<dyn Storage> {
+        self.database.clone()
+    }
+
+    async fn make_account(&self) -> Uuid {
+        self.database.create_account(None, None).await.expect("an account").id
+    }
+
+    async fn add_member(&self, organization: Uuid, account: Uuid) {
+        self.database.add_member(organization, account).await.expect("a member");
+    }
+
+    async fn remove_member(&self, organization: Uuid, account: Uuid) {
+        (self.remove)(organization, account).expect("no member any more");
+    }
+
+    async fn workspaces_of(&self, account: Uuid) -> Vec<(Uuid, String, Option<Uuid>)> {
+        let rows = self.database.workspaces(Some(account)).await.expect("a list");
+        rows.into_iter().map(|row| (row.id, row.name.expect("a name"), row.organization_id)).collect()
+    }
+}
+
+impl Fixture<'_> {
+    async fn assert_conforms(&self) -> Result<()> {
+        let failures = conformance::run(self).await;
+        assert!(failures.is_empty(), "{failures:#?}");
+        let check = self.database.check(Box::new(|_, _| {})).await?;
+        let errors: Vec<_> = check.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+        assert!(errors.is_empty() && check.workspaces > 64, "{check:?}");
+        Ok(())
+    }
+}
+
+fn forget_member(path: &Path, organization: Uuid, account: Uuid) -> Result<()> {
+    Connection::open(path)?.execute(
+        "DELETE FROM account_organization_ids WHERE organization_id = ?1 AND account_id = ?2",
+        params![organization, account],
+    )?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_keeps_the_contract() -> Result<()> {
+    for batch in [1, 64] {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("workspaces.db");
+        let database = Sqlite::open_with(&path, &sqlite::Options { batch, ..Default::default() })?;
+        let remove = Box::new(move |organization, account| forget_member(&path, organization, account));
+        Fixture { database: Arc::new(database), remove }.assert_conforms().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_the_contract_also_through_a_pooler() -> Result<()> {
+    if !server::available()? || !PgBouncer::available()? {
+        return Ok(());
+    }
+    let server = server::Postgres::start()?;
+    Postgres::migrate(&server.url()).await?;
+    let pooler = PgBouncer::start(&server)?;
+    for address in [server.url(), pooler.url()] {
+        let database = Postgres::connect(&address, &postgres::Options::default()).await?;
+        let remove = |organization, account| {
+            let statement = format!(
+                "DELETE FROM account_organization_ids WHERE organization_id = '{organization}' AND account_id = '{account}'"
+            );
+            server.psql(&statement).map(drop)
+        };
+        Fixture { database: Arc::new(database), remove: Box::new(remove) }.assert_conforms().await?;
+    }
+    Ok(())
+}
+
+/// A grant for an account that exists.
+async fn grant(database: &dyn Database) -> Result<Grant> {
+    let account = database.create_account(None, None).await?.id;
+    Ok(Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth })
+}
+
+#[tokio::test]
+async fn the_log_is_bounded_under_a_long_reader_and_writing_goes_on_when_it_leaves() -> Result<()> {
+    const LIMIT: u64 = 4 << 20;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("workspaces.db");
+    let database = Sqlite::open_with(&path, &sqlite::Options { log_limit: LIMIT, ..Default::default() })?;
+    let grant = grant(&database).await?;
+    let log = || std::fs::metadata(folder.path().join("workspaces.db-wal")).map(|file| file.len());
+
+    let reader = Connection::open(&path)?;
+    reader.execute_batch("BEGIN; SELECT * FROM accounts")?;
+    let refusal = loop {
+        if let Err(error) = database.create_workspace(&grant, "x", None).await {
+            break error;
+        }
+        assert!(log()? < LIMIT * 2, "{} bytes", log()?);
+    };
+    assert!(matches!(&refusal, Error::Unavailable(reason) if reason.contains("a long reader")), "{refusal:?}");
+    assert!(database.create_workspace(&grant, "x", None).await.is_err(), "as long as it reads");
+    let full = log()?;
+    assert!(full > LIMIT / 2, "refused at {full} bytes already");
+
+    reader.execute_batch("COMMIT")?;
+    for _ in 0..2000 {
+        database.create_workspace(&grant, "x", None).await?;
+    }
+    assert!(log()? < full + (1 << 20), "{} bytes", log()?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_up_to_date() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("workspaces.db");
+    let account = Uuid::new_v4();
+    let old = Connection::open(&path)?;
+    old.execute_batch(include_str!("../../host/src/storage/sqlite/schema/1.sql"))?;
+    old.execute("INSERT INTO accounts VALUES (?1, 'Ada', 1)", [account])?;
+    old.execute("INSERT INTO account_info (id, account_id, created_at, updated_at) VALUES (?1, ?1, 1, 1)", [account])?;
+    old.pragma_update(None, "user_version", 1)?;
+    drop(old);
+    let database = Sqlite::open(&path)?;
+    let grant = Grant {
+        caller_id: account,
+        account_id: account,
+        organization_id: None,
+        basis: Basis::Memberships { administrators: None },
+    };
+    database.create_workspace(&grant, "Kept", None).await?;
+    assert_eq!(database.check(Box::new(|_, _| {})).await?.schema, 2);
+    Ok(())
+}
+
+#[test]
+fn a_read_only_file_is_refused() -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let deployment = Deployment::new(PROGRAM)?;
+    deployment.run(&["account", "create"])?;
+    let permissions =
+        |path: &Path, mode| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode));
+    permissions(deployment.folder(), 0o755)?;
+    permissions(&deployment.database(), 0o444)?;
+    let mut command = deployment.server(&[]);
+    // A copy that anybody may run: the original may be in a folder of root's own.
+    let program = deployment.folder().join("program");
+    std::fs::copy(PROGRAM, &program)?;
+    let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let environment: Vec<_> =
+        command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+    command = std::process::Command::new(program);
+    command.args(arguments).envs(environment).current_dir("/");
+    // Root may write everything; 65534 is nobody.
+    if std::fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)? {
+        command.uid(65534);
+    }
+    let output = command.output()?;
+    let message = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("is read-only"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn postgres_without_the_tables_is_refused_and_the_deployments_own_are_left_alone() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = server::Postgres::start()?;
+    // As another program made them: more columns, other defaults, no index.
+    server.psql(
+        r#"CREATE TABLE accounts (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, "timestamp" bigint, email text);
+           CREATE TABLE account_info (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), account_id uuid REFERENCES accounts ON DELETE CASCADE,
+               image text, instruction text, knowledges jsonb DEFAULT '[]', label text, organization text, company_name text,
+               job_title text, role_type text, created_at timestamp, updated_at timestamp);"#,
+    )?;
+    let columns = "SELECT string_agg(table_name || '.' || column_name, ' ' ORDER BY table_name, ordinal_position)
+        FROM information_schema.columns WHERE table_name IN ('accounts', 'account_info')";
+    let before = server.psql(columns)?;
+
+    let deployment = Deployment::new(PROGRAM)?;
+    let refused = deployment.output(&["account", "create", "--database", &server.url()])?;
+    let message = String::from_utf8(refused.stderr)?;
+    assert!(refused.status.code() == Some(1) && message.contains("workspaces database migrate"), "{message}");
+
+    let deployment = Deployment::on_postgres(PROGRAM, &server.url())?;
+    deployment.run(&["database", "migrate"])?;
+    assert_eq!(server.psql(columns)?, before);
+    let account = deployment.run(&["account", "create"])?;
+    let key = deployment.run(&["key", "create", &account, "--expires-in", "1h"])?;
+    assert!(deployment.run(&["key", "list", &account])?.contains("expires 2"));
+    let host = deployment.serve(&[])?;
+    assert_eq!(host.create(&key, "{}")?.status, 201);
+    assert!(deployment.run(&["database", "check"])?.starts_with("schema 1, 2 accounts, 1 workspaces"));
+    // Only the host's own schema holds more than the deployment's tables.
+    let tables = server
+        .psql("SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'")?;
+    assert_eq!(
+        tables.trim(),
+        "account_api_keys account_info account_organization_ids account_workspace_ids accounts artist_organization_ids"
+    );
+    let backup = deployment.output(&["database", "backup", "copy"])?;
+    assert!(String::from_utf8(backup.stderr)?.contains("pg_dump"));
+    Ok(())
+}
+
+#[test]
+fn a_lock_that_is_not_given_up_is_waited_for_so_long() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = server::Postgres::start()?;
+    let deployment = Deployment::on_postgres(PROGRAM, &server.url())?;
+    let account = deployment.run(&["account", "create"])?;
+    let key = deployment.run(&["key", "create", &account])?;
+    let host = deployment.serve(&["--log", "off"])?;
+    assert_eq!(host.create(&key, "{}")?.status, 201);
+    std::thread::scope(|scope| -> Result<()> {
+        let holder = scope.spawn(|| server.psql("BEGIN; LOCK TABLE account_info; SELECT pg_sleep(6); COMMIT"));
+        while server.psql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted")?.trim() != "1"
+        {
+        }
+        let start = std::time::Instant::now();
+        let answer = host.create(&key, "{}")?;
+        let waited = start.elapsed();
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+        assert!(waited > Duration::from_secs(1) && waited < Duration::from_secs(4), "{waited:?}");
+        holder.join().ok().context("the holder panicked")??;
+        assert_eq!(host.create(&key, "{}")?.status, 201);
+        Ok(())
+    })?;
+    let settings = server.psql("SELECT count(*) FROM public.account_workspace_ids")?;
+    assert_eq!(settings.trim(), "2", "the refused one wrote nothing");
+    Ok(())
+}
+
+#[test]
+fn a_servers_certificate_is_verified() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let (server, authority) = server::Postgres::tls()?;
+    let authority = authority.to_str().context("path")?;
+    let deployment = Deployment::new(PROGRAM)?;
+    let address = |parameters: &str| format!("{}?{parameters}", server.url());
+    let trusted = address(&format!("sslmode=verify-full&sslrootcert={authority}"));
+    deployment.run(&["database", "migrate", "--database", &trusted])?;
+    for (parameters, part) in [("sslmode=require", "UnknownIssuer"), ("sslmode=disable", "no encryption")] {
+        let refused = deployment.output(&["account", "create", "--database", &address(parameters)])?;
+        let message = String::from_utf8(refused.stderr)?;
+        assert!(refused.status.code() == Some(1) && message.contains(part), "{parameters}: {message}");
+    }
+    Ok(())
+}
