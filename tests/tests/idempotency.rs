@@ -72,7 +72,7 @@ fn a_request_sent_again_gets_the_same_answer_and_creates_nothing() -> Result<()>
     let other = world.deployment.serve(&["--log", "off"])?;
     let headers = [("x-api-key", world.key.as_str()), ("Idempotency-Key", "a-key")];
     let again = other.send("POST", "/api/workspaces", &headers, br#"{"name": "A"}"#)?;
-    assert_eq!((again.status, replayed(&again), again.body), (201, Some("true"), first.body));
+    assert_eq!((again.status, replayed(&again), &again.body), (201, Some("true"), &first.body));
     Ok(())
 }
 

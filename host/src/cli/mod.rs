@@ -1,7 +1,5 @@
 //! The program: one file a subcommand.
 
-#![allow(clippy::print_stdout, reason = "a command's answer goes to standard output")]
-
 mod account;
 mod database;
 mod key;
@@ -9,7 +7,7 @@ mod organization;
 mod serve;
 mod workspace;
 
-use std::{path::PathBuf, process::ExitCode, str::FromStr, sync::Arc};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, str::FromStr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -170,17 +168,20 @@ impl PepperArguments {
 /// Prints an answer: the line for people, or the value as JSON.
 fn print(json: bool, value: &impl Serialize, line: impl std::fmt::Display) -> Result<()> {
     match json {
-        true => println!("{}", serde_json::to_string(value)?),
-        false => println!("{line}"),
+        true => say(serde_json::to_string(value)?),
+        false => say(line),
     }
-    Ok(())
 }
 
 /// Prints a list: one line each for people, or one JSON array.
 fn print_all<T: Serialize>(json: bool, values: &[T], line: impl Fn(&T) -> String) -> Result<()> {
     match json {
-        true => println!("{}", serde_json::to_string(values)?),
-        false => values.iter().for_each(|value| println!("{}", line(value))),
+        true => say(serde_json::to_string(values)?),
+        false => values.iter().try_for_each(|value| say(line(value))),
     }
-    Ok(())
+}
+
+/// A line on standard output; where nobody reads it, as behind `| head`, an error and no panic.
+fn say(line: impl std::fmt::Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
 }

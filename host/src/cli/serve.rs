@@ -9,7 +9,7 @@ use tokio::{
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 use uuid::Uuid;
 
-use super::{DatabaseArguments, PepperArguments};
+use super::{DatabaseArguments, PepperArguments, say};
 use crate::{
     COMPONENT,
     auth::api_key::{ApiKeys, Pepper, generate},
@@ -77,9 +77,9 @@ impl Serve {
             .await
             .with_context(|| format!("can't listen at {}: choose another with --listen", self.listen))?;
         let address = listener.local_addr()?;
-        println!("listening on http://{address}");
+        say(format_args!("listening on http://{address}"))?;
         if let Some(demo) = demo {
-            demo.print(address);
+            demo.print(address)?;
         }
         match server::serve(listener, http::router(auth, runtime), shutdown).await {
             true => tracing::info!("stopped"),
@@ -141,16 +141,16 @@ impl Demo {
         Ok(Self { organization, accounts })
     }
 
-    fn print(&self, address: SocketAddr) {
+    fn print(&self, address: SocketAddr) -> Result<()> {
         let [(ada, key), (grace, other)] = &self.accounts;
-        println!(
+        say(format_args!(
             "\nA throw-away database, gone when this stops:\n  organization {}\n  account      {ada}  key {key}\n  account      {grace}  key {other}\n",
             self.organization
-        );
-        println!("Paste this into another terminal:\n");
-        println!(
+        ))?;
+        say("Paste this into another terminal:\n")?;
+        say(format_args!(
             "curl -i http://{address}/api/workspaces -H 'x-api-key: {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"My first workspace\",\"organization_id\":\"{}\"}}'\n",
             self.organization
-        );
+        ))
     }
 }

@@ -40,8 +40,8 @@ pub struct Report {
     pub halted: usize,
 }
 
-/// The log is copied when it holds 1,000 pages, and a create alone adds about ten.
-const CREATES_BEFORE_COPY: usize = 95;
+/// The log is copied when it holds 1,000 pages, and a create alone adds about six.
+const CREATES_BEFORE_COPY: usize = 152;
 
 /// Fails every call of one create in turn, then every `stride`th call of creates during which the log is
 /// copied into the database; each with an I/O error, a full disk and a short write.

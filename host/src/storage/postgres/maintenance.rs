@@ -107,31 +107,30 @@ const ODDITIES: [(Severity, &str, &str); 3] = [
 const NAMED: i64 = 10;
 
 pub(super) async fn check(connections: &Connections, mut progress: Progress) -> Result<Check, DatabaseError> {
-    let client = connections.client().await?;
-    // These read whole tables: the time-outs of requests are not for them.
-    let transaction = "BEGIN READ ONLY; SET LOCAL statement_timeout = 0";
-    client.batch_execute(transaction).await.map_err(|error| failed(&error))?;
+    let mut client = connections.client().await?;
+    let transaction = client.build_transaction().read_only(true).start().await.map_err(|error| failed(&error))?;
     let steps = ODDITIES.len() as u64;
     let checked = async {
+        // These read whole tables: the time-outs of requests are not for them.
+        transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
         let mut findings = Vec::new();
         for (done, (severity, what, query)) in (0..).zip(ODDITIES) {
             progress(done, steps);
             let query = format!("WITH odd (id) AS ({query}) SELECT (SELECT count(*) FROM odd), id FROM odd LIMIT $1");
-            let rows = client.query_typed(&query, &[(&NAMED, Type::INT8)]).await?;
+            let rows = transaction.query_typed(&query, &[(&NAMED, Type::INT8)]).await?;
             let Some(first) = rows.first() else { continue };
             let what = format!("{} {what}", first.try_get::<_, i64>(0)?);
             let ids = rows.iter().map(|row| row.try_get::<_, Uuid>(1)).collect::<Result<_, _>>()?;
             findings.push(Finding { severity, what, ids });
         }
         progress(steps, steps);
-        let row = client
+        let row = transaction
             .query_typed_one(
                 "SELECT (SELECT version FROM workspaces.schema_version), (SELECT count(*) FROM public.accounts),
                         (SELECT count(DISTINCT workspace_id) FROM public.account_workspace_ids)",
                 &[],
             )
             .await?;
-        client.batch_execute("COMMIT").await?;
         let count = |value: i64| u64::try_from(value).unwrap_or_default();
         Ok(Check {
             schema: row.try_get(0)?,
