@@ -43,6 +43,7 @@ fn the_demo_prints_a_curl_line_that_creates_a_workspace() -> Result<()> {
 #[test]
 fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
     let deployment = Deployment::new(PROGRAM)?;
+    deployment.run(&["database", "migrate"])?;
     for (arguments, code, part) in [
         (&[][..], 2, "Usage"),
         (&["fly"], 2, "unrecognized subcommand"),

@@ -40,8 +40,8 @@ pub struct Report {
     pub halted: usize,
 }
 
-/// The log is copied when it holds 1,000 pages, and a create alone adds about six.
-const CREATES_BEFORE_COPY: usize = 152;
+/// The log is copied when it holds 1,000 pages: filled so far, a few creates get it there.
+const LOG_BEFORE_COPY: u64 = 950 * 4096;
 
 /// Fails every call of one create in turn, then every `stride`th call of creates during which the log is
 /// copied into the database; each with an I/O error, a full disk and a short write.
@@ -53,9 +53,9 @@ const CREATES_BEFORE_COPY: usize = 152;
 pub fn run(stride: usize) -> Result<Report> {
     let mut report = Report::default();
     for fault in [Fault::Io, Fault::Full, Fault::ShortWrite] {
-        for (before, creates, stride) in [(0, 1, 1), (CREATES_BEFORE_COPY, 15, stride)] {
+        for (log, creates, stride) in [(0, 1, 1), (LOG_BEFORE_COPY, 15, stride)] {
             for nth in (0..).step_by(stride) {
-                let met = one(nth, fault, before, creates, &mut report)
+                let met = one(nth, fault, log, creates, &mut report)
                     .with_context(|| format!("call {nth} of {creates} creates failed with {fault:?}"))?;
                 if !met {
                     break;
@@ -67,14 +67,14 @@ pub fn run(stride: usize) -> Result<Report> {
 }
 
 /// One run, on a database of its own; says whether there was an nth call to fail.
-fn one(nth: usize, fault: Fault, before: usize, creates: usize, report: &mut Report) -> Result<bool> {
+fn one(nth: usize, fault: Fault, log: u64, creates: usize, report: &mut Report) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("workspaces.db");
     let disk = Disk::watch(folder.path())?;
-    let service = Service::start(&path, before)?;
+    let (service, before) = Service::start(&path, log)?;
     let mut client = Client::new(service.address, &service.key);
     ensure!(client.create("{}", None)?.status == 201, "the scene can't be set");
-    let (mut known, mut unknown) = (before as u64 + 1, 0);
+    let (mut known, mut unknown) = (before + 1, 0);
 
     disk.fail(nth, fault);
     let answers = (0..creates).map(|_| client.create("{}", None)).collect::<Result<Vec<_>>>()?;
@@ -136,22 +136,24 @@ struct Service {
 }
 
 impl Service {
-    /// On a new database, with a key and so many workspaces.
-    fn start(path: &Path, workspaces: usize) -> Result<Self> {
+    /// On a new database, with a key, and workspaces until the log has so many bytes; and how many.
+    fn start(path: &Path, log: u64) -> Result<(Self, u64)> {
         let database = Sqlite::open(path)?;
         let key = generate()?;
         let pepper = Pepper::new(PEPPER);
-        Tokio::new()?.block_on(async {
+        let workspaces = Tokio::new()?.block_on(async {
             let account = database.create_account(None, None).await?.id;
             let new = NewKey { name: String::new(), hash: pepper.hash(&key), pepper: pepper.check(), expires_at: None };
             database.create_key(account, new).await?;
             let grant = Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth };
-            for _ in 0..workspaces {
+            let mut workspaces = 0;
+            while std::fs::metadata(path.with_extension("db-wal"))?.len() < log {
                 database.create_workspace(&grant, "Untitled", None).await?;
+                workspaces += 1;
             }
-            anyhow::Ok(())
+            anyhow::Ok(workspaces)
         })?;
-        Self::serve(database, key)
+        Ok((Self::serve(database, key)?, workspaces))
     }
 
     /// On a database that is there.
