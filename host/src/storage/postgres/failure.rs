@@ -1,7 +1,10 @@
 //! What a statement that failed leaves behind.
 
 use deadpool_postgres::PoolError;
-use tokio_postgres::{Error, error::SqlState};
+use tokio_postgres::{
+    Error,
+    error::{Severity, SqlState},
+};
 
 /// Why a statement has no result.
 #[derive(Debug)]
@@ -20,24 +23,22 @@ impl Failure {
     /// Of a statement that was sent.
     pub(super) fn of(error: &Error) -> Self {
         let text = describe(error);
-        let Some(refusal) = error.as_db_error() else {
-            return match error.is_closed()
-                || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
-            {
-                true => Self::Lost(text),
-                // A value that does not convert, a result of another shape: no matter of the connection.
-                false => Self::Refused(None, text),
-            };
-        };
+        // Not the server's word: the connection broke, or the protocol on it.
+        let Some(refusal) = error.as_db_error() else { return Self::Lost(text) };
+        // The session ends, or the whole server, perhaps within COMMIT: while it waited for its standby,
+        // or could not write its log.
+        if !matches!(refusal.parsed_severity(), Some(Severity::Error)) && refusal.severity() != "ERROR" {
+            return Self::Lost(text);
+        }
         let code = refusal.code();
         match code.code() {
-            // The server ends the session, and may have been waiting for its standby at COMMIT.
-            "57P01" | "57P02" | "57P03" | "57P05" => Self::Lost(text),
-            // Serialization failures, deadlocks; a server that has become a standby; too many connections.
-            "40001" | "40P01" | "25006" | "53300" => Self::RolledBack(text),
+            // Serialization failures, deadlocks; a server that has become a standby.
+            "40001" | "40P01" | "25006" => Self::RolledBack(text),
             // A statement prepared on another server connection: there is a pooler in between.
-            "26000" | "42P05" | "08P01" => Self::RolledBack(text),
-            code if code.starts_with("08") => Self::Lost(text),
+            "26000" | "42P05" => Self::RolledBack(text),
+            // Completion unknown; connections, also a pooler's word for a server that died under it.
+            "40003" => Self::Lost(text),
+            code if code.starts_with("08") || code.starts_with("57P") => Self::Lost(text),
             _ => Self::Refused(Some(code.clone()), text),
         }
     }

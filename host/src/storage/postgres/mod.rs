@@ -139,22 +139,19 @@ impl Postgres {
 
     /// What the row of a create says.
     async fn outcome(&self, row: &Row, workspace: &Workspace, claim: Option<&Claim>) -> Result<Created, Error> {
-        let replayed = |workspace| Created { workspace, replayed: true };
+        // Its own id is there where an earlier try of this call was committed unheard.
+        let found = |found: Workspace| Created { replayed: found.id != workspace.id, workspace: found };
         if let Some(claim) = claim {
             if column(row, "earlier")? {
                 // Read again in a way that waits for the standby.
                 return self
                     .find_claimed(claim)
                     .await?
-                    .map(replayed)
+                    .map(found)
                     .ok_or_else(|| Error::Unavailable("the claim was forgotten at this moment".into()));
             }
             if column(row, "allowed")? {
-                let claimed = claimed(row, claim)?;
-                return Ok(match claimed.id == workspace.id {
-                    true => Created { workspace: claimed, replayed: false },
-                    false => replayed(claimed),
-                });
+                return Ok(found(claimed(row, claim)?));
             }
         }
         match column(row, "allowed")? {
@@ -187,8 +184,11 @@ impl Storage for Postgres {
                     Err(error) if may_be_committed => return Err(Error::Unknown(error.to_string())),
                     outcome => return outcome,
                 },
-                // The earlier try was committed between the question and this one.
-                Err(Failure::Refused(Some(SqlState::UNIQUE_VIOLATION), cause)) if may_be_committed => cause,
+                // Its own id: an earlier try was committed.
+                Err(Failure::Refused(Some(SqlState::UNIQUE_VIOLATION), cause)) => {
+                    may_be_committed = true;
+                    cause
+                }
                 Err(Failure::Refused(_, cause)) if may_be_committed => return Err(Error::Unknown(cause)),
                 Err(Failure::Refused(Some(SqlState::FOREIGN_KEY_VIOLATION), _)) => return Err(Error::AccessLost),
                 Err(Failure::Refused(_, cause)) => return Err(Error::Unavailable(cause)),

@@ -71,6 +71,7 @@ pub(super) fn writer(path: &Path, options: &Options) -> Result<Connection, Datab
         )),
     })?;
     migrate(&mut connection).map_err(unusable)?;
+    sync_what_was_recovered(&connection).map_err(unusable)?;
     Ok(connection)
 }
 
@@ -137,6 +138,12 @@ fn configure(connection: &Connection, options: &Options) -> Result<(), Refused> 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     Ok(())
+}
+
+/// Copies the log into the database, and so syncs both: a transaction that a killed process had written
+/// and not yet synced is found in the log, and may be answered for, only when it is on the disk.
+fn sync_what_was_recovered(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// Has statements keep the plan they were prepared with: SQLite would prepare one anew for each NULL
