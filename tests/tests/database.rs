@@ -1,7 +1,7 @@
 //! The operators' commands for the database.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
-use std::thread;
+use std::{os::unix::fs::FileExt as _, thread};
 
 use anyhow::{Context as _, Result};
 use rusqlite::Connection;
@@ -54,12 +54,17 @@ fn a_check_finds_damage() -> Result<()> {
     }
     server.signal("TERM")?;
     server.wait()?;
-    // Over the middle of a page in the middle of the file.
-    let mut bytes = std::fs::read(deployment.database())?;
-    let middle = bytes.len() / 2 / 4096 * 4096 + 1024;
-    bytes[middle..middle + 2048].fill(0xa5);
-    std::fs::write(deployment.database(), bytes)?;
-    assert_eq!(deployment.output(&["database", "check"])?.status.code(), Some(1));
+    let connection = Connection::open(deployment.database())?;
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'account_info'";
+    let page: u64 = connection.query_row(root, [], |row| row.get(0))?;
+    let page_size: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    drop(connection);
+    // Over the places of the page's cells, which follow its header.
+    let file = std::fs::File::options().write(true).open(deployment.database())?;
+    file.write_all_at(&[0xa5; 64], (page - 1) * page_size + 12)?;
+    let output = deployment.output(&["database", "check"])?;
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.code() == Some(1) && report.contains("error: "), "{output:?}");
     Ok(())
 }
 

@@ -41,6 +41,17 @@ fn the_demo_prints_a_curl_line_that_creates_a_workspace() -> Result<()> {
 }
 
 #[test]
+fn a_mistyped_address_is_not_repeated_with_its_password() -> Result<()> {
+    let output = Command::new(PROGRAM).args(["serve", "--database", "postgre://ada:secret@localhost/x"]).output()?;
+    let message = String::from_utf8(output.stderr)?;
+    assert!(
+        output.status.code() == Some(2) && message.contains("postgres://") && !message.contains("secret"),
+        "{message}"
+    );
+    Ok(())
+}
+
+#[test]
 fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
     let deployment = Deployment::new(PROGRAM)?;
     deployment.run(&["database", "migrate"])?;

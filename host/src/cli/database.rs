@@ -61,7 +61,10 @@ impl Command {
 }
 
 fn report(check: &Check) -> String {
-    let mut report = format!("schema {}, {} accounts, {} workspaces", check.schema, check.accounts, check.workspaces);
+    let mut report = format!("schema {}", check.schema);
+    if let (Some(accounts), Some(workspaces)) = (check.accounts, check.workspaces) {
+        report += &format!(", {accounts} accounts, {workspaces} workspaces");
+    }
     for finding in &check.findings {
         let severity = match finding.severity {
             Severity::Error => "error",

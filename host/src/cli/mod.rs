@@ -7,10 +7,10 @@ mod organization;
 mod serve;
 mod workspace;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode, str::FromStr, sync::Arc};
+use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{Arg, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
 use serde::Serialize;
 
 use crate::{
@@ -94,7 +94,7 @@ async fn run(command: Command) -> Result<()> {
 #[derive(clap::Args)]
 struct DatabaseArguments {
     /// The database: sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME (several hosts, commas between, for a server with standbys)
-    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true)]
+    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true, value_parser = AddressParser)]
     database: DatabaseAddress,
 }
 
@@ -130,18 +130,31 @@ enum DatabaseAddress {
     Server(String),
 }
 
-impl FromStr for DatabaseAddress {
-    type Err = &'static str;
-
-    fn from_str(address: &str) -> Result<Self, Self::Err> {
+impl DatabaseAddress {
+    fn parse(address: &str) -> Option<Self> {
         if address.starts_with("postgres://") || address.starts_with("postgresql://") {
-            return Ok(Self::Server(address.into()));
+            return Some(Self::Server(address.into()));
         }
-        match address.strip_prefix("sqlite:") {
-            Some(":memory:") => Ok(Self::Memory),
-            Some(path) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err("write it as sqlite:PATH, sqlite::memory: or postgres://…"),
+        match address.strip_prefix("sqlite:")? {
+            "" => None,
+            ":memory:" => Some(Self::Memory),
+            path => Some(Self::File(path.into())),
         }
+    }
+}
+
+/// Reads an address; clap's own errors would repeat it, with its password.
+#[derive(Clone)]
+struct AddressParser;
+
+impl TypedValueParser for AddressParser {
+    type Value = DatabaseAddress;
+
+    fn parse_ref(&self, command: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<Self::Value, clap::Error> {
+        value.to_str().and_then(DatabaseAddress::parse).ok_or_else(|| {
+            let message = "--database (WORKSPACES_DATABASE) is sqlite:PATH, sqlite::memory: or postgres://…";
+            command.clone().error(ErrorKind::ValueValidation, message)
+        })
     }
 }
 

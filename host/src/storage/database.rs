@@ -145,13 +145,45 @@ pub struct WorkspaceRow {
 pub struct Check {
     /// The version of its schema.
     pub schema: i32,
-    /// How many accounts it holds, workspaces and organizations too.
-    pub accounts: u64,
+    /// How many accounts it holds, workspaces and organizations too; `None` where damage keeps them
+    /// from being counted.
+    pub accounts: Option<u64>,
     /// How many of them are workspaces.
-    pub workspaces: u64,
+    pub workspaces: Option<u64>,
     /// What is wrong or odd, the worst first.
     pub findings: Vec<Finding>,
 }
+
+/// What half-made workspaces and deletions leave, by what it means and the query of its ids: the
+/// same for every backend.
+pub(super) const ODDITIES: [(Severity, &str, &str); 3] = [
+    (
+        Severity::Error,
+        "accounts without account_info: a create stopped half-way",
+        "SELECT id FROM accounts WHERE NOT EXISTS (SELECT 1 FROM account_info WHERE account_id = accounts.id)",
+    ),
+    (
+        Severity::Note,
+        "accounts that nothing refers to: people without a key yet, or half-made workspaces",
+        "SELECT id FROM accounts WHERE
+             NOT EXISTS (SELECT 1 FROM account_workspace_ids WHERE workspace_id = accounts.id)
+             AND NOT EXISTS (SELECT 1 FROM account_workspace_ids WHERE account_id = accounts.id)
+             AND NOT EXISTS (SELECT 1 FROM account_organization_ids WHERE account_id = accounts.id)
+             AND NOT EXISTS (SELECT 1 FROM account_organization_ids WHERE organization_id = accounts.id)
+             AND NOT EXISTS (SELECT 1 FROM artist_organization_ids WHERE artist_id = accounts.id)
+             AND NOT EXISTS (SELECT 1 FROM artist_organization_ids WHERE organization_id = accounts.id)
+             AND NOT EXISTS (SELECT 1 FROM account_api_keys WHERE account = accounts.id)",
+    ),
+    (
+        Severity::Note,
+        "idempotency keys of workspaces that are gone: they were deleted since",
+        "SELECT workspace_id FROM idempotency_keys WHERE NOT EXISTS
+             (SELECT 1 FROM account_workspace_ids owner WHERE owner.workspace_id = idempotency_keys.workspace_id)",
+    ),
+];
+
+/// How many ids a finding names.
+pub(super) const NAMED: usize = 10;
 
 /// One thing that a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

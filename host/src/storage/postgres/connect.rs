@@ -33,8 +33,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a transaction may be left open: none is, unless this process hangs.
 const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server has to accept a connection, and to acknowledge what was sent, before it is
-/// taken for dead.
+/// How long a server has to open a session, where the address has no `connect_timeout` of its own,
+/// and to acknowledge what was sent, before it is taken for dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a request waits for one of the connections.
@@ -46,7 +46,9 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 /// Reads an address as libpq writes it. `sslrootcert` names a file of the authorities to trust in
 /// place of the system's; a server's certificate and name are always verified, whichever of
 /// `require`, `verify-ca` and `verify-full` is asked for.
-pub(super) fn parse(address: &str) -> Result<(Config, MakeRustlsConnect), DatabaseError> {
+///
+/// Gives a configuration a host, each with all else that the address says.
+pub(super) fn parse(address: &str) -> Result<(Vec<Config>, MakeRustlsConnect), DatabaseError> {
     let unusable = |text: String| DatabaseError::Unusable(format!("the database address can't be used: {text}"));
     let (base, query) = address.split_once('?').unwrap_or((address, ""));
     let (mut kept, mut authorities) = (Vec::new(), None);
@@ -58,8 +60,42 @@ pub(super) fn parse(address: &str) -> Result<(Config, MakeRustlsConnect), Databa
         }
     }
     let separator = if kept.is_empty() { "" } else { "?" };
-    let mut config = Config::from_str(&format!("{base}{separator}{}", kept.join("&")))
+    let query = format!("{separator}{}", kept.join("&"));
+    let mut configs = each_host(base)
+        .map(|base| Config::from_str(&format!("{base}{query}")))
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| unusable(describe(&error)))?;
+    configs.iter_mut().for_each(complete);
+
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = authorities {
+        let certificates = CertificateDer::pem_file_iter(&file)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
+        if roots.add_parsable_certificates(certificates).0 == 0 {
+            return Err(unusable(format!("sslrootcert {file} holds no certificate")));
+        }
+    } else if configs.iter().any(|config| config.get_ssl_mode() != SslMode::Disable) {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok((configs, MakeRustlsConnect::new(tls)))
+}
+
+/// The address of each host that one of several names: `postgres://USER@ONE,OTHER`.
+fn each_host(address: &str) -> impl Iterator<Item = String> {
+    let (scheme, rest) = address.split_once("://").unwrap_or((address, ""));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (user, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+    hosts.split(',').map(move |host| format!("{scheme}://{user}{host}{path}"))
+}
+
+/// Sets what an address leaves open.
+fn complete(config: &mut Config) {
     if config.get_target_session_attrs() == TargetSessionAttrs::Any {
         // Of several hosts, the one that takes writes.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -71,24 +107,11 @@ pub(super) fn parse(address: &str) -> Result<(Config, MakeRustlsConnect), Databa
     if config.get_application_name().is_none() {
         config.application_name("workspaces");
     }
+}
 
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = authorities {
-        let certificates = CertificateDer::pem_file_iter(&file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
-        if roots.add_parsable_certificates(certificates).0 == 0 {
-            return Err(unusable(format!("sslrootcert {file} holds no certificate")));
-        }
-    } else if config.get_ssl_mode() != SslMode::Disable {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok((config, MakeRustlsConnect::new(tls)))
+/// How long a host has until there is a session.
+fn patience(config: &Config) -> Duration {
+    config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
 }
 
 /// The connections of this process to one database. Clones share them.
@@ -100,18 +123,16 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(address: &str, most: usize) -> Result<Self, DatabaseError> {
-        let (config, tls) = parse(address)?;
+        let (configs, tls) = parse(address)?;
+        let patience = configs.iter().map(patience).sum();
         let pooler = Arc::new(AtomicBool::new(false));
-        let connector = Connector { config: config.clone(), tls, pooler: pooler.clone() };
-        let manager =
-            Manager::from_connect(config, connector, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let connector = Connector { configs, tls, pooler: pooler.clone() };
+        // The manager hands its configuration back to the connector, which has its own.
+        let options = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_connect(Config::new(), connector, options);
         let pool = Pool::builder(manager)
             .max_size(most)
-            .timeouts(Timeouts {
-                wait: Some(POOL_TIMEOUT),
-                create: Some(CONNECT_TIMEOUT * 2),
-                recycle: Some(POOL_TIMEOUT),
-            })
+            .timeouts(Timeouts { wait: Some(POOL_TIMEOUT), create: Some(patience), recycle: Some(POOL_TIMEOUT) })
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| DatabaseError::Unusable(error.to_string()))?;
@@ -146,9 +167,10 @@ impl Connections {
             }
             Err(_) => Failure::Lost("no answer in time".into()),
         };
-        if !matches!(failure, Failure::Refused(..)) {
-            // The session is of no more use: the next statement gets another, at another host perhaps.
+        if failure.ends_session() {
+            // Those that lie idle are at the same host: the next statement looks for one that serves.
             drop(Object::take(client));
+            self.pool.retain(|_, _| false);
         }
         Err(failure)
     }
@@ -156,54 +178,73 @@ impl Connections {
 
 /// Makes the pool's connections.
 struct Connector {
-    config: Config,
+    /// One a host.
+    configs: Vec<Config>,
     tls: MakeRustlsConnect,
     /// Set where there is a pooler in between that gives each transaction another session.
     pooler: Arc<AtomicBool>,
 }
 
-type Connecting<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + 'a>>;
+/// A session, and the task that moves its bytes.
+type Connected = (Client, JoinHandle<()>);
+type Connecting<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Connected, Error>> + Send + 'a>>;
 
 impl Connect for Connector {
     fn connect(&self, _: &Config) -> Connecting<'_> {
         Box::pin(async {
-            if !self.pooler.load(Relaxed) {
-                match self.connect_directly().await {
-                    Ok(Some(connected)) => return Ok(connected),
-                    Ok(None) => {}
-                    Err(error) if Failure::is_from_a_pooler(&error) => {}
-                    Err(error) => return Err(error),
-                }
-                if !self.pooler.swap(true, Relaxed) {
-                    tracing::warn!(
-                        "there is a pooler before the database: statements are not prepared, and the time-outs are those of the role (ALTER ROLE … SET statement_timeout)"
-                    );
+            let mut refusal = None;
+            for config in &self.configs {
+                match timeout(patience(config), self.connect_to(config)).await {
+                    Ok(Ok(connected)) => return Ok(connected),
+                    Ok(Err(error)) => refusal = Some(error),
+                    // One that accepts and then hangs is no reason not to ask the next.
+                    Err(_) => {}
                 }
             }
-            open(&self.config, self.tls.clone()).await
+            match refusal {
+                Some(error) => Err(error),
+                // None said anything: the pool's own patience is at its end too, and it has words for that.
+                None => std::future::pending().await,
+            }
         })
     }
 }
 
 impl Connector {
+    async fn connect_to(&self, config: &Config) -> Result<Connected, Error> {
+        if !self.pooler.load(Relaxed) {
+            match self.connect_directly(config).await {
+                Ok(Some(connected)) => return Ok(connected),
+                Ok(None) => {}
+                Err(error) if Failure::is_from_a_pooler(&error) => {}
+                Err(error) => return Err(error),
+            }
+            if !self.pooler.swap(true, Relaxed) {
+                tracing::warn!(
+                    "there is a pooler before the database: statements are not prepared, and the time-outs are those of the role (ALTER ROLE … SET statement_timeout)"
+                );
+            }
+        }
+        open(config, self.tls.clone()).await
+    }
+
     /// A session with the time-outs set; `None` where they do not arrive at the server.
-    async fn connect_directly(&self) -> Result<Option<(Client, JoinHandle<()>)>, Error> {
-        let mut config = self.config.clone();
-        let own = self.config.get_options().unwrap_or_default();
-        config.options(format!(
+    async fn connect_directly(&self, config: &Config) -> Result<Option<Connected>, Error> {
+        let own = config.get_options().unwrap_or_default();
+        let options = format!(
             "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c workspaces.direct=on {own}",
             STATEMENT_TIMEOUT.as_millis(),
             LOCK_TIMEOUT.as_millis(),
             IDLE_IN_TRANSACTION_TIMEOUT.as_millis(),
-        ));
-        let (client, task) = open(&config, self.tls.clone()).await?;
+        );
+        let (client, task) = open(config.clone().options(options), self.tls.clone()).await?;
         let row = client.query_typed_one("SELECT current_setting('workspaces.direct', true) = 'on'", &[]).await?;
         let arrived: Option<bool> = row.try_get(0)?;
         Ok((arrived == Some(true)).then_some((client, task)))
     }
 }
 
-async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<(Client, JoinHandle<()>), Error> {
+async fn open(config: &Config, tls: MakeRustlsConnect) -> Result<Connected, Error> {
     let (client, connection) = config.connect(tls).await?;
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {

@@ -1,5 +1,8 @@
 -- Creates a workspace: all of its rows, or none, in one statement.
 --
+-- The rows about the workspace take its id for their own: it is as unique, and ordered by time, so
+-- that the indexes grow at their ends.
+--
 -- $1 id  $2 name  $3 account  $4 organization  $5 caller  $6 administrators  $7 ask memberships again
 -- $8 time  $9 route  $10 key, null without a claim  $11 fingerprint
 WITH earlier AS (
@@ -40,14 +43,15 @@ account AS (
     INSERT INTO public.accounts (id, name, "timestamp") SELECT $1, $2, $8 FROM going
 ),
 info AS (
-    INSERT INTO public.account_info (account_id, created_at, updated_at) SELECT $1, now(), now() FROM going
+    INSERT INTO public.account_info (id, account_id, created_at, updated_at) SELECT $1, $1, now(), now() FROM going
 ),
 owner AS (
-    INSERT INTO public.account_workspace_ids (account_id, workspace_id, updated_at) SELECT $3, $1, now() FROM going
+    INSERT INTO public.account_workspace_ids (id, account_id, workspace_id, updated_at)
+    SELECT $1, $3, $1, now() FROM going
 ),
 link AS (
-    INSERT INTO public.artist_organization_ids (artist_id, organization_id, created_at, updated_at)
-    SELECT $1, $4, now(), now() FROM going WHERE $4 IS NOT NULL
+    INSERT INTO public.artist_organization_ids (id, artist_id, organization_id, created_at, updated_at)
+    SELECT $1, $1, $4, now(), now() FROM going WHERE $4 IS NOT NULL
 )
 SELECT EXISTS (SELECT FROM earlier) AS earlier, EXISTS (SELECT FROM allowed) AS allowed, claimed.*
 FROM (VALUES (true)) AS one LEFT JOIN claimed ON true

@@ -4,7 +4,10 @@ use tokio_postgres::{Transaction, error::SqlState, types::Type};
 use uuid::Uuid;
 
 use super::{connect::Connections, failure::Failure};
-use crate::storage::{Check, DatabaseError, Error, Finding, Progress, Severity};
+use crate::storage::{
+    Check, DatabaseError, Error, Finding, Progress,
+    database::{NAMED, ODDITIES},
+};
 
 /// The host's own tables, a step a version.
 const SCHEMA: [&str; 1] = [include_str!("schema/1.sql")];
@@ -31,6 +34,26 @@ pub(super) async fn require_schema(connections: &Connections) -> Result<(), Data
             SCHEMA.len()
         ))),
     }
+}
+
+/// Asserts that a commit is on the disk, or on the standby's, before it is answered; what the server
+/// does for all of its databases is only remarked on.
+pub(super) async fn require_durability(connections: &Connections) -> Result<(), DatabaseError> {
+    let rows = connections.query("SELECT current_setting('synchronous_commit'), current_setting('fsync')", &[]).await?;
+    let setting = |column| rows.first().map_or(Ok(""), |row| row.try_get(column)).map_err(|error| failed(&error));
+    match setting(0)? {
+        "off" => {
+            return Err(DatabaseError::Unusable(
+                "the database answers before a commit is on its disk: ALTER ROLE … SET synchronous_commit = on".into(),
+            ));
+        }
+        "local" => tracing::warn!("synchronous_commit is local: a standby that takes over may lack what was answered"),
+        _ => {}
+    }
+    if setting(1)? == "off" {
+        tracing::warn!("fsync is off at the database server: a power cut loses what was answered");
+    }
+    Ok(())
 }
 
 /// Makes the deployment's tables that are not there, and takes the steps of the host's own.
@@ -75,49 +98,21 @@ async fn exists(client: &Transaction<'_>, table: &str) -> Result<bool, tokio_pos
     row.try_get(0)
 }
 
-/// What half-made workspaces and deletions leave, by what it means and the query of its ids.
-const ODDITIES: [(Severity, &str, &str); 3] = [
-    (
-        Severity::Error,
-        "accounts without account_info: a create stopped half-way",
-        "SELECT id FROM public.accounts a
-         WHERE NOT EXISTS (SELECT FROM public.account_info WHERE account_id = a.id)",
-    ),
-    (
-        Severity::Note,
-        "accounts that nothing refers to: people without a key yet, or half-made workspaces",
-        "SELECT id FROM public.accounts a WHERE
-             NOT EXISTS (SELECT FROM public.account_workspace_ids w WHERE w.workspace_id = a.id)
-             AND NOT EXISTS (SELECT FROM public.account_workspace_ids w WHERE w.account_id = a.id)
-             AND NOT EXISTS (SELECT FROM public.account_organization_ids m WHERE m.account_id = a.id)
-             AND NOT EXISTS (SELECT FROM public.account_organization_ids m WHERE m.organization_id = a.id)
-             AND NOT EXISTS (SELECT FROM public.artist_organization_ids l WHERE l.artist_id = a.id)
-             AND NOT EXISTS (SELECT FROM public.artist_organization_ids l WHERE l.organization_id = a.id)
-             AND NOT EXISTS (SELECT FROM public.account_api_keys k WHERE k.account = a.id)",
-    ),
-    (
-        Severity::Note,
-        "idempotency keys of workspaces that are gone: they were deleted since",
-        "SELECT workspace_id FROM workspaces.idempotency_keys i
-         WHERE NOT EXISTS (SELECT FROM public.account_workspace_ids w WHERE w.workspace_id = i.workspace_id)",
-    ),
-];
-
-/// How many ids a finding names.
-const NAMED: i64 = 10;
-
 pub(super) async fn check(connections: &Connections, mut progress: Progress) -> Result<Check, DatabaseError> {
     let mut client = connections.client().await?;
     let transaction = client.build_transaction().read_only(true).start().await.map_err(|error| failed(&error))?;
     let steps = ODDITIES.len() as u64;
     let checked = async {
-        // These read whole tables: the time-outs of requests are not for them.
-        transaction.batch_execute("SET LOCAL statement_timeout = 0").await?;
+        // These read whole tables, which the time-outs of requests are not for, and name no schema.
+        transaction
+            .batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL search_path = public, workspaces")
+            .await?;
         let mut findings = Vec::new();
+        let named = i64::try_from(NAMED).unwrap_or(i64::MAX);
         for (done, (severity, what, query)) in (0..).zip(ODDITIES) {
             progress(done, steps);
             let query = format!("WITH odd (id) AS ({query}) SELECT (SELECT count(*) FROM odd), id FROM odd LIMIT $1");
-            let rows = transaction.query_typed(&query, &[(&NAMED, Type::INT8)]).await?;
+            let rows = transaction.query_typed(&query, &[(&named, Type::INT8)]).await?;
             let Some(first) = rows.first() else { continue };
             let what = format!("{} {what}", first.try_get::<_, i64>(0)?);
             let ids = rows.iter().map(|row| row.try_get::<_, Uuid>(1)).collect::<Result<_, _>>()?;
@@ -131,7 +126,7 @@ pub(super) async fn check(connections: &Connections, mut progress: Progress) -> 
                 &[],
             )
             .await?;
-        let count = |value: i64| u64::try_from(value).unwrap_or_default();
+        let count = |value: i64| u64::try_from(value).ok();
         Ok(Check {
             schema: row.try_get(0)?,
             accounts: count(row.try_get(1)?),

@@ -67,11 +67,12 @@ impl Postgres {
     ///
     /// # Errors
     ///
-    /// [`DatabaseError::Unusable`] where the address can't be read, or the tables are missing or of
-    /// another version; [`Error::Unavailable`] where no server answers.
+    /// [`DatabaseError::Unusable`] where the address can't be read, the tables are missing or of another
+    /// version, or commits are answered before they are on a disk; [`Error::Unavailable`] where no server answers.
     pub async fn connect(address: &str, options: &Options) -> Result<Self, DatabaseError> {
         let database = Self { connections: Connections::new(address, options.connections.max(1))? };
         maintenance::require_schema(&database.connections).await?;
+        maintenance::require_durability(&database.connections).await?;
         Ok(database)
     }
 
@@ -115,25 +116,32 @@ impl Postgres {
         let administrators = question.and_then(|question| question.administrators);
         let key = claim.map(|claim| claim.key.as_str());
         let fingerprint = claim.map(|claim| claim.fingerprint.as_slice());
-        let rows = self
-            .connections
-            .query(
-                include_str!("create.sql"),
-                &[
-                    (&workspace.id, Type::UUID),
-                    (&workspace.name, Type::TEXT),
-                    (&workspace.account_id, Type::UUID),
-                    (&grant.organization_id, Type::UUID),
-                    (&grant.caller_id, Type::UUID),
-                    (&administrators, Type::UUID),
-                    (&again, Type::BOOL),
-                    (&now(), Type::INT8),
-                    (&Claim::ROUTE, Type::TEXT),
-                    (&key, Type::TEXT),
-                    (&fingerprint, Type::BYTEA),
-                ],
-            )
-            .await?;
+        let now = now();
+        let [id, name, account, organization]: [Parameter<'_>; 4] = [
+            (&workspace.id, Type::UUID),
+            (&workspace.name, Type::TEXT),
+            (&workspace.account_id, Type::UUID),
+            (&grant.organization_id, Type::UUID),
+        ];
+        let rows = if again || claim.is_some() {
+            let parameters = [
+                id,
+                name,
+                account,
+                organization,
+                (&grant.caller_id, Type::UUID),
+                (&administrators, Type::UUID),
+                (&again, Type::BOOL),
+                (&now, Type::INT8),
+                (&Claim::ROUTE, Type::TEXT),
+                (&key, Type::TEXT),
+                (&fingerprint, Type::BYTEA),
+            ];
+            self.connections.query(include_str!("create.sql"), &parameters).await?
+        } else {
+            let parameters = [id, name, account, organization, (&now, Type::INT8)];
+            self.connections.query(include_str!("create_own.sql"), &parameters).await?
+        };
         rows.into_iter().next().ok_or_else(|| Failure::Refused(None, "the statement returned no row".into()))
     }
 
@@ -196,7 +204,7 @@ impl Storage for Postgres {
                     may_be_committed = true;
                     cause
                 }
-                Err(Failure::Unsent(cause) | Failure::RolledBack(cause)) => cause,
+                Err(Failure::Unreached(cause) | Failure::RolledBack(cause)) => cause,
             };
             tracing::warn!(%cause, "a create is tried again");
             if Instant::now() + PAUSE >= deadline {

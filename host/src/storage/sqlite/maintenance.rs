@@ -2,73 +2,54 @@
 
 use std::{fs, path::Path};
 
-use rusqlite::{Connection, backup};
+use rusqlite::{Connection, ErrorCode, backup};
 use uuid::Uuid;
 
 use super::{DatabaseError, Error, open};
-use crate::storage::{Check, Finding, Progress, Severity};
-
-/// What half-made workspaces and deletions leave, by what it means and the query of its ids.
-const ODDITIES: [(Severity, &str, &str); 3] = [
-    (
-        Severity::Error,
-        "accounts without account_info: a create stopped half-way",
-        "SELECT id FROM accounts WHERE NOT EXISTS (SELECT 1 FROM account_info WHERE account_id = accounts.id)",
-    ),
-    (
-        Severity::Note,
-        "accounts that nothing refers to: people without a key yet, or half-made workspaces",
-        "SELECT id FROM accounts WHERE
-             NOT EXISTS (SELECT 1 FROM account_workspace_ids WHERE workspace_id = accounts.id)
-             AND NOT EXISTS (SELECT 1 FROM account_workspace_ids WHERE account_id = accounts.id)
-             AND NOT EXISTS (SELECT 1 FROM account_organization_ids WHERE account_id = accounts.id)
-             AND NOT EXISTS (SELECT 1 FROM account_organization_ids WHERE organization_id = accounts.id)
-             AND NOT EXISTS (SELECT 1 FROM artist_organization_ids WHERE artist_id = accounts.id)
-             AND NOT EXISTS (SELECT 1 FROM artist_organization_ids WHERE organization_id = accounts.id)
-             AND NOT EXISTS (SELECT 1 FROM account_api_keys WHERE account = accounts.id)",
-    ),
-    (
-        Severity::Note,
-        "idempotency keys of workspaces that are gone: they were deleted since",
-        "SELECT workspace_id FROM idempotency_keys WHERE NOT EXISTS
-             (SELECT 1 FROM account_workspace_ids owner WHERE owner.workspace_id = idempotency_keys.workspace_id)",
-    ),
-];
-
-/// How many ids a finding names.
-const NAMED: usize = 10;
+use crate::storage::{
+    Check, Finding, Progress, Severity,
+    database::{NAMED, ODDITIES},
+};
 
 pub(super) fn check(connection: &Connection, mut progress: Progress) -> Result<Check, DatabaseError> {
     let steps = ODDITIES.len() as u64 + 2;
-    let mut findings = Vec::new();
+    let mut check = Check {
+        schema: i32::try_from(open::version(connection)?).unwrap_or(i32::MAX),
+        accounts: None,
+        workspaces: None,
+        findings: Vec::new(),
+    };
+    let damage = |what| Finding { severity: Severity::Error, what, ids: Vec::new() };
     progress(0, steps);
-    for damage in texts(connection, "PRAGMA integrity_check")? {
-        if damage != "ok" {
-            findings.push(Finding { severity: Severity::Error, what: damage, ids: Vec::new() });
-        }
+    let lines = match texts(connection, "PRAGMA integrity_check") {
+        // Too damaged to be gone through.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => vec![error.to_string()],
+        lines => lines?,
+    };
+    check.findings.extend(lines.into_iter().filter(|line| line != "ok").map(damage));
+    if !check.findings.is_empty() {
+        // What else it holds can't be asked: the rows are read from the same pages.
+        progress(steps, steps);
+        return Ok(check);
     }
     progress(1, steps);
     for table in texts(connection, "SELECT DISTINCT \"table\" FROM pragma_foreign_key_check")? {
-        let what = format!("rows of {table} refer to rows that are not there");
-        findings.push(Finding { severity: Severity::Error, what, ids: Vec::new() });
+        check.findings.push(damage(format!("rows of {table} refer to rows that are not there")));
     }
     for (done, (severity, what, query)) in (2..).zip(ODDITIES) {
         progress(done, steps);
         let ids = connection.prepare(query)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<Uuid>, _>>()?;
         if !ids.is_empty() {
             let what = format!("{} {what}", ids.len());
-            findings.push(Finding { severity, what, ids: ids.into_iter().take(NAMED).collect() });
+            check.findings.push(Finding { severity, what, ids: ids.into_iter().take(NAMED).collect() });
         }
     }
     progress(steps, steps);
-    findings.sort_by_key(|finding| finding.severity);
-    let count = |query| connection.query_row(query, [], |row| row.get(0));
-    Ok(Check {
-        schema: i32::try_from(open::version(connection)?).unwrap_or(i32::MAX),
-        accounts: count("SELECT count(*) FROM accounts")?,
-        workspaces: count("SELECT count(DISTINCT workspace_id) FROM account_workspace_ids")?,
-        findings,
-    })
+    check.findings.sort_by_key(|finding| finding.severity);
+    let count = |query| connection.query_row(query, [], |row| row.get(0)).map(Some);
+    check.accounts = count("SELECT count(*) FROM accounts")?;
+    check.workspaces = count("SELECT count(DISTINCT workspace_id) FROM account_workspace_ids")?;
+    Ok(check)
 }
 
 fn texts(connection: &Connection, query: &str) -> Result<Vec<String>, rusqlite::Error> {

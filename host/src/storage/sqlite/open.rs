@@ -85,6 +85,8 @@ pub(super) fn reader(path: &Path) -> Result<Connection, DatabaseError> {
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     keep_plans(&connection).map_err(unusable)?;
     connection.pragma_update(None, "query_only", true).map_err(unusable)?;
+    // The writer alone decides whether the log may be copied: not after a failed sync.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(unusable)?;
     match connection.pragma_query_value(None, "query_only", |row| row.get(0)).map_err(unusable)? {
         true => Ok(connection),
         false => Err(DatabaseError::Unusable(format!("{} can't be opened for reading alone", path.display()))),
@@ -127,6 +129,11 @@ fn configure(connection: &Connection, options: &Options) -> Result<(), Refused> 
         ("foreign_keys", 1),
         // The session does it itself, and sees where it fails.
         ("wal_autocheckpoint", 0),
+        // Nothing is written, and so nothing synced, before the commit, whose errors the session reads.
+        ("cache_spill", 0),
+        // Where a sync leaves the bytes in the drive's cache, as on macOS, past that too; nothing elsewhere.
+        ("fullfsync", 1),
+        ("checkpoint_fullfsync", 1),
     ] {
         connection.pragma_update(None, name, value)?;
         if connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0))? != value {
@@ -140,10 +147,17 @@ fn configure(connection: &Connection, options: &Options) -> Result<(), Refused> 
     Ok(())
 }
 
-/// Copies the log into the database, and so syncs both: a transaction that a killed process had written
-/// and not yet synced is found in the log, and may be answered for, only when it is on the disk.
+/// Syncs the log: a transaction that a killed process had written and not yet synced is found in it,
+/// and may be answered for, only when it is on the disk.
 fn sync_what_was_recovered(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    // What is copied into the database is synced before.
+    let copied: bool =
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok(row.get_ref(1)? == row.get_ref(2)?))?;
+    if !copied {
+        // A reader of an old state keeps the rest from being copied. A commit syncs the whole log.
+        connection.pragma_update(None, "user_version", version(connection)?)?;
+    }
+    Ok(())
 }
 
 /// Has statements keep the plan they were prepared with: SQLite would prepare one anew for each NULL
