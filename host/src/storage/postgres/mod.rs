@@ -45,7 +45,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 16 }
+        Self { connections: 8 }
     }
 }
 
