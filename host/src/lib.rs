@@ -19,7 +19,7 @@
 //! let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
 //! let routes = http::router(auth, runtime); // an axum Router: nest it, or serve it
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! http::server::serve(listener, routes, std::future::pending()).await;
+//! http::server::serve(listener, routes, http::server::CONNECTIONS, std::future::pending()).await;
 //! # Ok(()) }
 //! ```
 

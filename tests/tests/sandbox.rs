@@ -156,6 +156,26 @@ async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn requests_over_the_queue_are_refused_at_once() -> Result<()> {
+    let hour = Duration::from_secs(3600);
+    let limits = Limits { concurrency: 1, queue: 1, admission_wait: hour, wall_clock: hour, ..Limits::default() };
+    let auth = Arc::new(Slow(Duration::from_millis(200)));
+    let runtime = Runtime::new(&component("(drop (call $grant))")?, limits, auth, Arc::new(Sqlite::in_memory()?))?;
+    let call = || runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let third = async {
+        // The two before it have been polled once by then.
+        tokio::task::yield_now().await;
+        (call().await, Instant::now())
+    };
+    let second = async { (call().await, Instant::now()) };
+    let (first, (second, served), (third, refused)) = tokio::join!(call(), second, third);
+    assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
+    assert!(matches!(second, Err(Error::InvalidRequest(_))), "one may wait: {second:?}");
+    assert!(matches!(third, Err(Error::Overloaded)) && refused < served, "{third:?}");
+    Ok(())
+}
+
 #[test]
 fn endless_recursion_runs_out_of_stack() -> Result<()> {
     assert_eq!(assert_answers("(call $recurse)", 500, FAILED)?, 0);

@@ -2,6 +2,7 @@ use std::{borrow::Cow, future::Future, io::IsTerminal as _, net::SocketAddr, pat
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -41,6 +42,9 @@ pub(super) struct Serve {
     /// SQLite: how many creates may share one commit, and so one sync of the disk
     #[arg(long, value_name = "CREATES", default_value_t = sqlite::Options::default().batch)]
     group_commit: usize,
+    /// How many connections of clients to hold open at most; fewer where the system allows fewer files
+    #[arg(long, value_name = "N", default_value_t = server::CONNECTIONS)]
+    max_connections: usize,
     /// PostgreSQL: how many connections to hold at most
     #[arg(long, value_name = "N", default_value_t = postgres::Options::default().connections)]
     connections: usize,
@@ -81,7 +85,8 @@ impl Serve {
         if let Some(demo) = demo {
             demo.print(address)?;
         }
-        match server::serve(listener, http::router(auth, runtime), shutdown).await {
+        let most = self.max_connections.min(open_files().saturating_sub(RESERVED_FILES)).max(1);
+        match server::serve(listener, http::router(auth, runtime), most, shutdown).await {
             true => tracing::info!("stopped"),
             false => tracing::warn!(after = ?server::DRAIN, "stopped with requests in progress"),
         }
@@ -93,6 +98,17 @@ impl Serve {
         let postgres = postgres::Options { connections: self.connections.max(1) };
         Ok(self.database.open_with(&sqlite, &postgres).await?)
     }
+}
+
+/// Files that are kept for other things than clients' connections: the database, the log.
+const RESERVED_FILES: usize = 128;
+
+/// How many files this process may open, after asking for as many as it may ask for.
+fn open_files() -> usize {
+    let asked = getrlimit(Resource::Nofile);
+    // What is refused leaves the limit as it was, which is read again.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: asked.maximum, ..asked });
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
 fn load(file: Option<PathBuf>, auth: Arc<ApiKeys>, database: Arc<dyn Database>) -> Result<Runtime> {

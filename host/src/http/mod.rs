@@ -33,7 +33,7 @@ use crate::{
 const MAX_BODY: usize = 64 << 10;
 
 /// How long a client may take to send its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
 #[derive(Clone)]
 struct Route {

@@ -20,6 +20,8 @@ pub struct Limits {
     pub handles: usize,
     /// Sandboxes at once; further requests wait.
     pub concurrency: usize,
+    /// Requests that wait for a sandbox at once; further ones are refused without delay.
+    pub queue: usize,
     /// How long a request waits for a sandbox before it is refused.
     pub admission_wait: Duration,
 }
@@ -43,6 +45,7 @@ impl Default for Limits {
             hostcall_bytes: 1 << 20, // wasmtime's default lets one call pin 128 MiB of the host
             handles: 16,
             concurrency: 128,
+            queue: 128, // as many again: what comes beyond would be late for its client
             admission_wait: Duration::from_secs(1),
         }
     }

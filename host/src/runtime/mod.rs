@@ -36,6 +36,8 @@ pub struct Runtime {
     auth: Arc<dyn Auth>,
     storage: Arc<dyn Storage>,
     limits: Limits,
+    /// Places for requests in a sandbox or waiting for one.
+    places: Semaphore,
     sandboxes: Semaphore,
     in_flight: InFlight,
 }
@@ -111,8 +113,9 @@ impl Runtime {
         let world = |error: wasmtime::Error| LoadError::World(format!("{error:#}"));
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state).map_err(world)?;
         let component = linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(world)?;
+        let places = Semaphore::new(limits.concurrency.saturating_add(limits.queue).min(Semaphore::MAX_PERMITS));
         let sandboxes = Semaphore::new(limits.concurrency);
-        Ok(Self { engine, component, auth, storage, limits, sandboxes, in_flight: InFlight::default() })
+        Ok(Self { engine, component, auth, storage, limits, places, sandboxes, in_flight: InFlight::default() })
     }
 
     /// Has the component create a workspace for a caller whose credential was checked.
@@ -148,10 +151,9 @@ impl Runtime {
         request: CreateWorkspaceRequest,
         claim: Option<Claim>,
     ) -> Result<Created, Error> {
+        let Ok(_place) = self.places.try_acquire() else { return Err(Error::Overloaded) };
         let admitted = timeout(self.limits.admission_wait, self.sandboxes.acquire()).await;
-        let Ok(Ok(_sandbox)) = admitted else {
-            return Err(Error::Overloaded);
-        };
+        let Ok(Ok(_sandbox)) = admitted else { return Err(Error::Overloaded) };
         let mut store = self.new_store(caller, claim);
         let call = async {
             let plugin = self.component.instantiate_async(&mut store).await?;

@@ -168,7 +168,7 @@ impl Service {
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = tokio.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
-        tokio.spawn(server::serve(listener, http::router(auth, runtime), pending()));
+        tokio.spawn(server::serve(listener, http::router(auth, runtime), server::CONNECTIONS, pending()));
         Ok(Self { address, key, _tokio: tokio })
     }
 }

@@ -10,7 +10,7 @@ use workspaces_tests::{
     trials::{
         Backend, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        parity, power_cut, program, throughput,
+        parity, power_cut, program, slow, throughput,
     },
 };
 
@@ -58,6 +58,11 @@ enum Trial {
     Failover {
         #[arg(long, default_value_t = 1)]
         times: usize,
+    },
+    /// Hold connections and send next to nothing, beside a client that only wants its answers
+    Slow {
+        #[arg(long, default_value_t = 2000)]
+        connections: usize,
     },
     /// Measure creates a second with wrk, group commit against one commit a request
     Throughput {
@@ -120,6 +125,7 @@ fn main() -> Result<()> {
                 println!("{:?}", failover::run(&program)?);
             }
         }
+        Trial::Slow { connections } => println!("{:?}", slow::run(&program, connections)?),
         Trial::Throughput { rounds, seconds, postgres } => {
             let server = if postgres { Some(Postgres::start()?) } else { None };
             throughput::run(&program, rounds, seconds, server.as_ref().map(Postgres::url).as_deref())?;

@@ -8,6 +8,7 @@ mod ledger;
 mod load;
 pub mod parity;
 pub mod power_cut;
+pub mod slow;
 pub mod throughput;
 
 use std::path::PathBuf;

@@ -1,0 +1,142 @@
+//! Clients that hold their connections and send next to nothing, beside one that only wants its answers.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{Backend, World};
+use crate::Client;
+
+/// What was seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Report {
+    /// Slow connections, all of them open at once.
+    pub connections: usize,
+    /// How many of them the server closed.
+    pub closed: usize,
+    /// The longest that one was kept.
+    pub longest: Duration,
+    /// The 99th percentile of the healthy client's latencies before.
+    pub alone: Duration,
+    /// And beside the slow ones.
+    pub beside: Duration,
+}
+
+/// What a slow client does.
+#[derive(Clone, Copy)]
+enum Manner {
+    /// Connects, and says nothing.
+    Silent,
+    /// Sends a request's head byte by byte.
+    Head,
+    /// Sends a head with a valid key, and the body byte by byte.
+    Body,
+    /// Sends a request, and keeps the connection for no other.
+    Idle,
+}
+
+const MANNERS: [Manner; 4] = [Manner::Silent, Manner::Head, Manner::Body, Manner::Idle];
+
+/// The pause between two bytes.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the server has before a connection counts as not closed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the healthy client is measured alone, and the pause between two of its requests.
+const ALONE: Duration = Duration::from_secs(3);
+const BETWEEN: Duration = Duration::from_millis(2);
+
+/// Opens the connections and waits until the server has closed them.
+///
+/// # Errors
+///
+/// Where the healthy client gets something else than its 201, or a connection can't be opened.
+pub fn run(program: &str, connections: usize) -> Result<Report> {
+    let world = World::new(program, Backend::Sqlite)?;
+    let server = world.deployment.serve(&["--log", "off"])?;
+    let (address, key) = (server.address(), world.key.as_str());
+    let stop = AtomicBool::new(false);
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let alone = healthy(address, key, || false)?;
+    let (kept, beside) = thread::scope(|scope| {
+        let healthy = scope.spawn(|| healthy(address, key, || !stop.load(Relaxed)));
+        let kept = tokio.block_on(attack(address, key, connections));
+        stop.store(true, Relaxed);
+        Ok::<_, anyhow::Error>((kept?, healthy.join().ok().context("the healthy client panicked")??))
+    })?;
+    let closed: Vec<_> = kept.into_iter().flatten().collect();
+    let longest = closed.iter().max().copied().unwrap_or_default();
+    Ok(Report { connections, closed: closed.len(), longest, alone, beside })
+}
+
+/// Creates at an easy pace, for [`ALONE`] at least and as long as `more` says so; the 99th percentile of
+/// what it waited.
+fn healthy(address: SocketAddr, key: &str, more: impl Fn() -> bool) -> Result<Duration> {
+    let (mut client, mut latencies, start) = (Client::new(address, key), Vec::new(), Instant::now());
+    while start.elapsed() < ALONE || more() {
+        let sent = Instant::now();
+        let answer = client.create("{}", None)?;
+        ensure!(answer.status == 201, "the healthy client got {answer:?}");
+        latencies.push(sent.elapsed());
+        thread::sleep(BETWEEN);
+    }
+    latencies.sort();
+    latencies.get(latencies.len() * 99 / 100).copied().context("no latencies")
+}
+
+/// How long each connection was kept; `None` where it still was when patience ended.
+async fn attack(address: SocketAddr, key: &str, connections: usize) -> Result<Vec<Option<Duration>>> {
+    let mut clients = JoinSet::new();
+    for manner in MANNERS.into_iter().cycle().take(connections) {
+        let stream = TcpStream::connect(address).await.context("can't connect: is the limit of open files enough?")?;
+        let head = format!(
+            "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: "
+        );
+        clients.spawn(async move { timeout(PATIENCE, keep(stream, manner, &head)).await.ok() });
+    }
+    let mut kept = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        kept.push(client?);
+    }
+    Ok(kept)
+}
+
+/// Keeps the connection as long as the server does, and says for how long that was.
+async fn keep(mut stream: TcpStream, manner: Manner, head: &str) -> Duration {
+    let start = Instant::now();
+    let (at_once, drops) = match manner {
+        Manner::Silent => (String::new(), false),
+        Manner::Head => ("POST /api/workspaces HTTP/1.1\r\nx-slow: ".into(), true),
+        Manner::Body => (format!("{head}60000\r\n\r\n"), true),
+        Manner::Idle => (format!("{head}2\r\n\r\n{{}}"), false),
+    };
+    // Whatever fails here has been closed by the server.
+    let _ = stream.write_all(at_once.as_bytes()).await;
+    let (mut reader, mut writer) = stream.split();
+    let closed = async {
+        let mut answer = [0; 1024];
+        while reader.read(&mut answer).await.is_ok_and(|read| read > 0) {}
+    };
+    let dripping = async {
+        while !drops || writer.write_all(b" ").await.is_ok() {
+            sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = closed => {}
+        () = dripping => {}
+    }
+    start.elapsed()
+}
