@@ -156,6 +156,7 @@ pub struct Check {
 
 /// What half-made workspaces and deletions leave, by what it means and the query of its ids: the
 /// same for every backend.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) const ODDITIES: [(Severity, &str, &str); 3] = [
     (
         Severity::Error,
@@ -183,6 +184,7 @@ pub(super) const ODDITIES: [(Severity, &str, &str); 3] = [
 ];
 
 /// How many ids a finding names.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) const NAMED: usize = 10;
 
 /// One thing that a check found.
