@@ -3,6 +3,8 @@
 pub mod access;
 pub mod api_key;
 mod credential;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 
 use async_trait::async_trait;
 use uuid::Uuid;

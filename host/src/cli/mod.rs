@@ -45,7 +45,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 #[derive(Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Make accounts: people, artists and organizations are all accounts
     #[command(subcommand)]
     Account(account::Account),

@@ -13,7 +13,11 @@ use uuid::Uuid;
 use super::{DatabaseArguments, PepperArguments, say};
 use crate::{
     COMPONENT,
-    auth::api_key::{ApiKeys, Pepper, generate},
+    auth::{
+        Auth,
+        api_key::{ApiKeys, Pepper, generate},
+        jwt::{self, Jwt, KeySource},
+    },
     http::{self, server},
     runtime::{Limits, Runtime},
     storage::{Database, NewKey, postgres, sqlite, sweep},
@@ -50,6 +54,39 @@ pub(super) struct Serve {
     connections: usize,
     #[command(flatten)]
     pepper: PepperArguments,
+    #[command(flatten)]
+    tokens: Option<TokenArguments>,
+}
+
+/// Which bearer tokens of an identity provider are taken.
+#[derive(Args)]
+#[group(requires_all = ["jwt_keys", "jwt_issuer", "jwt_audience"])]
+struct TokenArguments {
+    /// Take JWTs that these keys signed: a PEM file with a public key, a JWKS file, or a JWKS address (https://…)
+    #[arg(long, env = "WORKSPACES_JWT_KEYS", value_name = "FILE|URL", required = false)]
+    jwt_keys: KeySource,
+    /// The `iss` that a JWT has to have
+    #[arg(long, env = "WORKSPACES_JWT_ISSUER", value_name = "ISSUER", required = false)]
+    jwt_issuer: String,
+    /// The `aud` that a JWT has to have
+    #[arg(long, env = "WORKSPACES_JWT_AUDIENCE", value_name = "AUDIENCE", required = false)]
+    jwt_audience: String,
+    /// The claim of a JWT that holds the caller's account
+    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = "sub")]
+    jwt_account_claim: String,
+}
+
+impl TokenArguments {
+    /// Takes the tokens that `rest` does not know.
+    async fn auth(self, rest: Arc<dyn Auth>) -> Result<Arc<dyn Auth>> {
+        let options = jwt::Options {
+            issuer: self.jwt_issuer,
+            audience: self.jwt_audience,
+            account_claim: self.jwt_account_claim,
+            leeway: jwt::MAX_LEEWAY,
+        };
+        Ok(Arc::new(Jwt::new(self.jwt_keys, options, rest).await?))
+    }
 }
 
 impl Serve {
@@ -75,7 +112,11 @@ impl Serve {
         };
         let swept = database.clone();
         tokio::spawn(async move { sweep(&*swept).await });
-        let auth = Arc::new(ApiKeys::new(database.clone(), pepper.as_bytes(), self.admin_organization));
+        let keys = Arc::new(ApiKeys::new(database.clone(), pepper.as_bytes(), self.admin_organization));
+        let auth = match self.tokens {
+            Some(tokens) => tokens.auth(keys).await?,
+            None => keys,
+        };
         let runtime = Arc::new(load(self.component, auth.clone(), database)?);
         let listener = TcpListener::bind(self.listen)
             .await
@@ -111,7 +152,7 @@ fn open_files() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
 }
 
-fn load(file: Option<PathBuf>, auth: Arc<ApiKeys>, database: Arc<dyn Database>) -> Result<Runtime> {
+fn load(file: Option<PathBuf>, auth: Arc<dyn Auth>, database: Arc<dyn Database>) -> Result<Runtime> {
     let (name, component): (_, Cow<'_, [u8]>) = match file {
         None => ("the built-in component".into(), COMPONENT.into()),
         Some(path) => {

@@ -23,7 +23,8 @@ pub(super) enum Refusal {
     Runtime(Error),
 }
 
-const CREDENTIAL_NEEDED: &str = "Send exactly one valid credential: an API key, in x-api-key or Authorization: Bearer";
+const CREDENTIAL_NEEDED: &str =
+    "Send exactly one valid credential: an API key in x-api-key, or one or a token in Authorization: Bearer";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
 const KEY_REUSED: &str = "This Idempotency-Key was used for another request: send that request, or a new key";
