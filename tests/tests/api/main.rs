@@ -1,0 +1,14 @@
+//! The operation over TCP: the behaviour table, the access rules and the clients in the field.
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+mod access;
+mod bodies;
+mod clients;
+mod http;
+mod server;
+mod world;
+
+use world::World;
+
+/// An id that nothing has.
+const UNKNOWN: &str = "123e4567-e89b-42d3-a456-426614174000";

@@ -1,0 +1,65 @@
+//! The server's life: many requests at once, a restart, the end.
+
+use std::{collections::HashSet, io::Write as _, thread};
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use workspaces_tests::{Answer, write_head};
+
+use crate::World;
+
+#[test]
+fn a_hundred_concurrent_creates_give_a_hundred_workspaces() -> Result<()> {
+    let world = World::new()?;
+    let before = world.rows()?;
+    let answers: Vec<Result<Answer>> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..100).map(|_| scope.spawn(|| world.create("{}"))).collect();
+        clients.into_iter().filter_map(|client| client.join().ok()).collect()
+    });
+    let mut ids = HashSet::new();
+    for answer in answers {
+        let answer = answer?;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        ids.insert(answer.json()?["workspace"]["id"].as_str().map(str::to_owned));
+    }
+    assert_eq!(ids.len(), 100);
+    assert_eq!(world.rows()?, [before[0] + 100, before[1] + 100, before[2] + 100, before[3]]);
+    Ok(())
+}
+
+#[test]
+fn a_restart_keeps_the_data() -> Result<()> {
+    let world = World::new()?;
+    let id = world.created(&json!({"name": "Kept"}))?["id"].clone();
+    let World { deployment, server, key, .. } = world;
+    server.signal("KILL")?;
+    drop(server);
+    let server = deployment.serve(&[])?;
+    let listed: Value = serde_json::from_str(&deployment.run(&["workspace", "list", "--json"])?)?;
+    assert_eq!(listed[0]["id"], id);
+    assert_eq!(server.create(&key, "{}")?.status, 201, "the key is kept too");
+    Ok(())
+}
+
+#[test]
+fn sigterm_and_sigint_let_a_request_in_progress_finish() -> Result<()> {
+    for signal in ["TERM", "INT"] {
+        let world = World::new()?;
+        let mut stream = world.server.connect()?;
+        let headers =
+            [("x-api-key", world.key.as_str()), ("Content-Type", "application/json"), ("Expect", "100-continue")];
+        write_head(&mut stream, "POST", "/api/workspaces", &headers, Some(2))?;
+        // "100 Continue" is the sign that the server is at the body.
+        let mut line = [0; 25];
+        std::io::Read::read_exact(&mut stream, &mut line)?;
+        assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
+        world.server.signal(signal)?;
+        while world.server.connect().is_ok() {
+            thread::yield_now();
+        }
+        stream.write_all(b"{}")?;
+        assert_eq!(Answer::read(stream)?.status, 201);
+        assert_eq!(world.server.wait()?, 0);
+    }
+    Ok(())
+}
