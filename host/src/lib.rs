@@ -31,6 +31,9 @@ pub mod auth;
 
 pub mod storage;
 
+#[cfg(any(feature = "jwt", feature = "postgres"))]
+mod tls;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 

@@ -24,7 +24,7 @@ pub(super) enum Refusal {
 }
 
 const CREDENTIAL_NEEDED: &str =
-    "Send exactly one valid credential: an API key in x-api-key, or one or a token in Authorization: Bearer";
+    "Send exactly one valid credential: an API key in x-api-key, or an API key or token in Authorization: Bearer";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
 const KEY_REUSED: &str = "This Idempotency-Key was used for another request: send that request, or a new key";

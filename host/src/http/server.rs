@@ -1,6 +1,6 @@
 //! Connections: hyper with its timers set, which `axum::serve` leaves out.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, io, mem, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -29,15 +29,15 @@ pub const CONNECTIONS: usize = 8192;
 pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves up to `most` connections at once until `shutdown` is ready; further ones wait in the
-/// system's queue. Then stops accepting and lets what runs finish, for [`DRAIN`]
-/// at most. Returns whether everything finished.
+/// system's queue. Then stops accepting and lets what runs finish, for [`DRAIN`] at most. Returns
+/// whether everything finished.
 pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown: impl Future<Output = ()>) -> bool {
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
-    let mut shutdown = pin!(shutdown);
+    let (mut shutdown, mut full) = (pin!(shutdown), false);
     loop {
         let (stream, place) = tokio::select! {
-            next = accept(&listener, &places) => next,
+            next = accept(&listener, &places, &mut full) => next,
             () = &mut shutdown => break,
         };
         // Answers are one small write: there is nothing to wait for.
@@ -59,9 +59,11 @@ pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown:
     time::timeout(DRAIN, connections.shutdown()).await.is_ok()
 }
 
-/// The next connection, and its place among those that may be open.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
-    if places.available_permits() == 0 {
+/// The next connection, and its place among those that may be open. `full` is whether there was none
+/// for the last one: what goes on is logged once.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>, full: &mut bool) -> (TcpStream, OwnedSemaphorePermit) {
+    let was_full = mem::replace(full, places.available_permits() == 0);
+    if *full && !was_full {
         tracing::warn!("as many connections are open as may be: further ones wait");
     }
     loop {

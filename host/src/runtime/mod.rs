@@ -83,7 +83,7 @@ pub enum Error {
     /// Whether the idempotency key was used before can't be found out now; nothing was created.
     #[error("claims can't be looked up: {0}")]
     Claims(String),
-    /// No sandbox came free in time; nothing was created.
+    /// No sandbox came free in time, or too many requests wait for one; nothing was created.
     #[error("all sandboxes are busy")]
     Overloaded,
     /// The component ran out of time on the processor or the clock.

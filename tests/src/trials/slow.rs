@@ -15,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Backend, World};
+use super::{Backend, World, throughput::quantile};
 use crate::Client;
 
 /// What was seen.
@@ -89,11 +89,10 @@ fn healthy(address: SocketAddr, key: &str, more: impl Fn() -> bool) -> Result<Du
         let sent = Instant::now();
         let answer = client.create("{}", None)?;
         ensure!(answer.status == 201, "the healthy client got {answer:?}");
-        latencies.push(sent.elapsed());
+        latencies.push(sent.elapsed().as_secs_f64());
         thread::sleep(BETWEEN);
     }
-    latencies.sort();
-    latencies.get(latencies.len() * 99 / 100).copied().context("no latencies")
+    Ok(Duration::from_secs_f64(quantile(latencies, 99)))
 }
 
 /// How long each connection was kept; `None` where it still was when patience ended.

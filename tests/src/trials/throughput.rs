@@ -159,7 +159,7 @@ fn workspaces(deployment: &Deployment) -> Result<u64> {
 }
 
 /// The value that so many of a hundred don't exceed; between the two middle ones for an even median.
-fn quantile(mut values: Vec<f64>, hundredths: usize) -> f64 {
+pub(super) fn quantile(mut values: Vec<f64>, hundredths: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let position = (values.len() - 1) * hundredths;
     f64::midpoint(values[position / 100], values[position.div_ceil(100)])

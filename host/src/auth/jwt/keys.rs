@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     str::FromStr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant},
 };
 
@@ -19,10 +19,9 @@ use jsonwebtoken::{
     Algorithm, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
 };
-use rustls::{ClientConfig, RootCertStore};
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::auth::Denial;
+use crate::{auth::Denial, tls};
 
 /// Where keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +64,9 @@ pub enum KeysError {
     /// The address is not one to fetch keys from.
     #[error("not an address for keys: {0}")]
     Address(String),
-    /// They could not be fetched.
-    #[error("keys can't be fetched from {0}: {1}")]
-    Fetch(Uri, String),
+    /// TLS can't be set up.
+    #[error("keys can't be fetched: {0}")]
+    Tls(String),
 }
 
 /// A public key, and the one way it signs.
@@ -118,42 +117,31 @@ impl Keys {
         };
         let remote = Remote { client: client()?, address, asked: Mutex::new(None) };
         let keys = Self { known: Known { keys: Vec::new(), since: None }.into(), remote: Some(remote) };
-        keys.fetch().await;
+        if let Some(remote) = &keys.remote {
+            keys.renew(remote).await;
+        }
         Ok(keys)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key of this id, or the only one there is where a token or a key names none.
     pub(super) async fn find(&self, id: Option<&str>) -> Result<Option<Arc<Key>>, Denial> {
-        if let (Some(key), true) = (self.look_up(id), self.is_fresh()) {
-            return Ok(Some(key));
+        let found = self.known().find(id);
+        let Some(remote) = &self.remote else { return Ok(found) };
+        if found.is_some() && self.known().since.is_some_and(|since| since.elapsed() < FRESH) {
+            return Ok(found);
         }
-        self.fetch().await;
-        let none_yet = self.known.read().unwrap_or_else(PoisonError::into_inner).keys.is_empty();
-        match self.look_up(id) {
-            None if none_yet => Err(Denial::Unavailable),
-            found => Ok(found),
-        }
+        self.renew(remote).await;
+        let known = self.known();
+        if known.keys.is_empty() { Err(Denial::Unavailable) } else { Ok(known.find(id)) }
     }
 
-    fn look_up(&self, id: Option<&str>) -> Option<Arc<Key>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        match (&known.keys[..], id) {
-            ([only], None) => Some(only.clone()),
-            ([only], Some(_)) if only.id.is_none() => Some(only.clone()),
-            (keys, Some(_)) => keys.iter().find(|key| key.id.as_deref() == id).cloned(),
-            _ => None,
-        }
-    }
-
-    fn is_fresh(&self) -> bool {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        self.remote.is_none() || known.since.is_some_and(|since| since.elapsed() < FRESH)
-    }
-
-    /// Asks for the keys again, where they can change and were not asked for just now. Keeps those it
-    /// has where that fails.
-    async fn fetch(&self) {
-        let Some(remote) = &self.remote else { return };
+    /// Asks for the keys again, where they were not asked for just now. Keeps those it has where that
+    /// fails.
+    async fn renew(&self, remote: &Remote) {
         let mut asked = remote.asked.lock().await;
         if asked.is_some_and(|asked| asked.elapsed() < BETWEEN_FETCHES) {
             return;
@@ -165,36 +153,43 @@ impl Keys {
                 let known = Known { keys, since: Some(Instant::now()) };
                 *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
             }
-            Err(error) => tracing::error!(%error, "no new keys for tokens: it is tried again"),
+            Err(cause) => {
+                tracing::error!(cause, address = %remote.address, "no new keys for tokens: it is tried again")
+            }
+        }
+    }
+}
+
+impl Known {
+    fn find(&self, id: Option<&str>) -> Option<Arc<Key>> {
+        match (&self.keys[..], id) {
+            ([only], None) => Some(only.clone()),
+            ([only], Some(_)) if only.id.is_none() => Some(only.clone()),
+            (keys, Some(_)) => keys.iter().find(|key| key.id.as_deref() == id).cloned(),
+            _ => None,
         }
     }
 }
 
 impl Remote {
-    async fn fetch(&self) -> Result<Vec<Arc<Key>>, KeysError> {
-        let failed = |text: String| KeysError::Fetch(self.address.clone(), text);
+    /// The keys, or for the log why there are none.
+    async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
         let fetched = timeout(FETCH_TIMEOUT, async {
-            let response = self.client.get(self.address.clone()).await.map_err(|error| failed(error.to_string()))?;
+            let response = self.client.get(self.address.clone()).await.map_err(|error| error.to_string())?;
             if !response.status().is_success() {
-                return Err(failed(format!("the answer is {}", response.status())));
+                return Err(format!("the answer is {}", response.status()));
             }
             let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-            Ok(body.map_err(|error| failed(error.to_string()))?.to_bytes())
+            Ok(body.map_err(|error| error.to_string())?.to_bytes())
         });
-        let bytes = fetched.await.map_err(|_| failed(format!("no answer within {FETCH_TIMEOUT:?}")))??;
-        let text = std::str::from_utf8(&bytes).map_err(|error| failed(error.to_string()))?;
-        read(text).ok_or_else(|| KeysError::NoKey(self.address.to_string()))
+        let bytes = fetched.await.map_err(|_| format!("no answer within {FETCH_TIMEOUT:?}"))??;
+        let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string())?;
+        read(text).ok_or_else(|| "it holds no public key for signatures".into())
     }
 }
 
 fn client() -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, KeysError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| KeysError::Address(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls = tls::client(tls::system_authorities()).map_err(|error| KeysError::Tls(error.to_string()))?;
     let connector =
         hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     Ok(Client::builder(TokioExecutor::new()).build(connector))

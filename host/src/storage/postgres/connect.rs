@@ -11,13 +11,13 @@ use std::{
 
 use deadpool_postgres::{Connect, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use rustls::{
-    ClientConfig, RootCertStore,
+    RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{
     Client, Config, Error, Row,
-    config::{SslMode, TargetSessionAttrs},
+    config::TargetSessionAttrs,
     types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -26,6 +26,7 @@ use super::{
     DatabaseError,
     failure::{Failure, describe},
 };
+use crate::tls;
 
 /// How long a statement may run, and how long it may wait for a lock: far above what one takes, and
 /// below the patience of a request.
@@ -67,22 +68,20 @@ pub(super) fn parse(address: &str) -> Result<(Vec<Config>, MakeRustlsConnect), D
         .map_err(|error| unusable(describe(&error)))?;
     configs.iter_mut().for_each(complete);
 
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = authorities {
-        let certificates = CertificateDer::pem_file_iter(&file)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
-        if roots.add_parsable_certificates(certificates).0 == 0 {
-            return Err(unusable(format!("sslrootcert {file} holds no certificate")));
+    let trusted = match authorities {
+        None => tls::system_authorities(),
+        Some(file) => {
+            let certificates = CertificateDer::pem_file_iter(&file)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
+            let mut trusted = RootCertStore::empty();
+            if trusted.add_parsable_certificates(certificates).0 == 0 {
+                return Err(unusable(format!("sslrootcert {file} holds no certificate")));
+            }
+            trusted
         }
-    } else if configs.iter().any(|config| config.get_ssl_mode() != SslMode::Disable) {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    };
+    let tls = tls::client(trusted).map_err(|error| unusable(error.to_string()))?;
     Ok((configs, MakeRustlsConnect::new(tls)))
 }
 
@@ -100,18 +99,17 @@ fn complete(config: &mut Config) {
         // Of several hosts, the one that takes writes.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
     config.tcp_user_timeout(UNACKNOWLEDGED_TIMEOUT);
     if config.get_application_name().is_none() {
         config.application_name("workspaces");
     }
 }
 
-/// How long a host has until there is a session.
+/// How long there is until there is a session: the time of one host, or of each that `host=` lists,
+/// which are tried as one.
 fn patience(config: &Config) -> Duration {
-    config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
+    let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX);
+    config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT).saturating_mul(hosts.max(1))
 }
 
 /// The connections of this process to one database. Clones share them.

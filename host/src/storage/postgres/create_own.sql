@@ -1,5 +1,5 @@
--- Creates a workspace where no rule has to be asked again and no key is claimed: what create.sql
--- does, without the questions, which cost as much as the rows.
+-- Creates a workspace where no rule has to be asked again and no key is claimed: the rows of create.sql,
+-- without its questions, which take their time also where they ask nothing.
 --
 -- $1 id  $2 name  $3 account  $4 organization  $5 time
 WITH account AS (
