@@ -30,6 +30,7 @@ pub(super) struct Audit {
 pub(super) const LINKED: &str = "Linked";
 pub(super) const CLAIMED: &str = "Claimed";
 
+/// No index finds a claim by its workspace, so claims are gathered once, not looked for by each row.
 /// `{public}` and `{workspaces}` are the schemas' prefixes. People and organizations, which are made by
 /// commands, have other names.
 const PARTIAL: &str = "SELECT
@@ -40,7 +41,7 @@ const PARTIAL: &str = "SELECT
         OR a.name = 'Linked'
             AND NOT EXISTS (SELECT 1 FROM {public}artist_organization_ids l WHERE l.artist_id = a.id)
         OR a.name = 'Claimed'
-            AND NOT EXISTS (SELECT 1 FROM {workspaces}idempotency_keys k WHERE k.workspace_id = a.id))
+            AND a.id NOT IN (SELECT k.workspace_id FROM {workspaces}idempotency_keys k))
     + (SELECT count(*) FROM {workspaces}idempotency_keys k WHERE
         NOT EXISTS (SELECT 1 FROM {public}account_workspace_ids w WHERE w.workspace_id = k.workspace_id))";
 
