@@ -15,6 +15,13 @@ fn main() {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
 
+    let check = root.join("host/src/runtime/self_check.wat");
+    println!("cargo::rerun-if-changed={}", check.display());
+    let wasm = wat::parse_file(&check).unwrap_or_else(|error| fail(&error.to_string()));
+    if let Err(error) = std::fs::write(out.join("self_check.wasm"), wasm) {
+        fail(&format!("the self-check could not be written: {error}"));
+    }
+
     require_target();
     // A target directory of its own: the one in use is locked by the cargo that runs this.
     let target_dir = out.join("guest");

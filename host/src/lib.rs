@@ -1,29 +1,37 @@
 //! Runs the create-workspace component in a sandbox and serves `POST /api/workspaces` with it.
 //!
-//! The modules in the order a request meets them:
+//! [`Workspaces`] is the operation for one tenant: call it, or mount its routes. The modules in the
+//! order a request meets them:
 //!
-//! 1. [`http`]: the route. Checks the credential, reads the body, maps outcomes to statuses.
-//! 2. [`runtime`]: a fresh sandbox for the request, its limits, and the glue between the
+//! 1. [`http`]: the route. Reads the body, maps outcomes to statuses.
+//! 2. [`gateway`]: which tenant a request is for, where there are many.
+//! 3. [`Workspaces`]: the credential is checked, and the tenant's share of the host.
+//! 4. [`runtime`]: a fresh sandbox for the request, its limits, and the glue between the
 //!    component's imports and the two traits below.
-//! 3. [`auth`]: who the caller is and what it may reach.
-//! 4. [`storage`]: where workspaces are kept.
+//! 5. [`auth`]: who the caller is and what it may reach.
+//! 6. [`storage`]: where workspaces are kept.
 //!
 //! ```no_run
 //! # #[cfg(feature = "sqlite")]
 //! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use workspaces_host::{COMPONENT, auth::api_key::ApiKeys, http, runtime::{Limits, Runtime}, storage::sqlite::Sqlite};
+//! use workspaces_host::{Workspaces, auth::api_key::ApiKeys, http::server, storage::sqlite::Sqlite};
 //!
 //! let database = Arc::new(Sqlite::open("workspaces.db".as_ref())?);
 //! let auth = Arc::new(ApiKeys::new(database.clone(), b"the pepper", None));
-//! let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
-//! let routes = http::router(auth, runtime); // an axum Router: nest it, or serve it
+//! let routes = Arc::new(Workspaces::builder(database, auth).build()?).router();
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! http::server::serve(listener, routes, http::server::CONNECTIONS, std::future::pending()).await;
+//! server::serve(listener, routes, server::CONNECTIONS, std::future::pending()).await;
 //! # Ok(()) }
 //! ```
+//!
+//! Whole programs are in the crate's `examples/`.
 
 pub mod http;
+
+pub mod gateway;
+
+mod workspaces;
 
 pub mod runtime;
 
@@ -31,11 +39,15 @@ pub mod auth;
 
 pub mod storage;
 
+pub mod metrics;
+
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 mod tls;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+
+pub use workspaces::{Builder, Rate, Share, Workspaces};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -15,7 +15,7 @@ pub use self::keys::{KeySource, KeysError};
 use super::{Auth, Caller, Credential, Denial, Grant};
 
 /// Which tokens are taken, and what they say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The `iss` that a token has to have, to the letter.
     pub issuer: String,

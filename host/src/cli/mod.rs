@@ -1,9 +1,13 @@
 //! The program: one file a subcommand.
 
 mod account;
+mod compile;
+mod config;
 mod database;
 mod key;
+mod log;
 mod organization;
+mod reload;
 mod serve;
 mod workspace;
 
@@ -46,6 +50,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.";
 #[derive(Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    /// Look at the file of `serve --config`
+    #[command(subcommand)]
+    Config(config::Config),
+    Reload(reload::Reload),
     /// Make accounts: people, artists and organizations are all accounts
     #[command(subcommand)]
     Account(account::Account),
@@ -61,6 +69,7 @@ enum Command {
     /// Make, check and copy the database
     #[command(subcommand)]
     Database(database::Command),
+    Compile(compile::Compile),
 }
 
 /// Runs the program with the process's own arguments.
@@ -82,6 +91,9 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(serve) => serve.run().await,
+        Command::Config(config) => config.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::Compile(compile) => compile.run(),
         Command::Account(account) => account.run().await,
         Command::Organization(organization) => organization.run().await,
         Command::Key(key) => key.run().await,
@@ -115,15 +127,11 @@ impl DatabaseArguments {
         sqlite: &sqlite::Options,
         postgres: &postgres::Options,
     ) -> Result<Arc<dyn Database>, DatabaseError> {
-        Ok(match &self.database {
-            DatabaseAddress::File(path) => Arc::new(Sqlite::open_with(path, sqlite)?),
-            DatabaseAddress::Memory => Arc::new(Sqlite::in_memory()?),
-            DatabaseAddress::Server(address) => Arc::new(Postgres::connect(address, postgres).await?),
-        })
+        self.database.open(sqlite, postgres).await
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum DatabaseAddress {
     File(PathBuf),
     Memory,
@@ -131,6 +139,18 @@ enum DatabaseAddress {
 }
 
 impl DatabaseAddress {
+    async fn open(
+        &self,
+        sqlite: &sqlite::Options,
+        postgres: &postgres::Options,
+    ) -> Result<Arc<dyn Database>, DatabaseError> {
+        Ok(match self {
+            Self::File(path) => Arc::new(Sqlite::open_with(path, sqlite)?),
+            Self::Memory => Arc::new(Sqlite::in_memory()?),
+            Self::Server(address) => Arc::new(Postgres::connect(address, postgres).await?),
+        })
+    }
+
     fn parse(address: &str) -> Option<Self> {
         if address.starts_with("postgres://") || address.starts_with("postgresql://") {
             return Some(Self::Server(address.into()));

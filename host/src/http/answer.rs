@@ -1,43 +1,53 @@
 //! What goes back: a workspace, or an error in the one form that all errors have.
 
+use std::time::Duration;
+
 use axum::{
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{self, CONTENT_TYPE, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 use super::idempotency::IDEMPOTENCY_REPLAYED;
-use crate::{Workspace, auth::Denial, runtime::Error, storage::Created};
+use crate::{
+    Workspace,
+    auth::Denial,
+    runtime::{Error, RETRY_AFTER},
+    storage::Created,
+};
 
 /// Why a request is refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
     /// By the route itself, with the message for the client.
     Route(StatusCode, String),
-    /// By auth, at the edge.
-    Credential(Denial),
-    /// By the component or its sandbox.
-    Runtime(Error),
+    /// By the operation: auth, the tenant's share, the component or its sandbox.
+    Operation(Error),
 }
 
 const CREDENTIAL_NEEDED: &str =
     "Send exactly one valid credential: an API key in x-api-key, or an API key or token in Authorization: Bearer";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
+const OVER_SHARE: &str = "Too many requests: try again after the time in Retry-After";
 const KEY_REUSED: &str = "This Idempotency-Key was used for another request: send that request, or a new key";
 const IN_FLIGHT: &str = "A request with this Idempotency-Key is in progress: send it again for the answer";
 
 impl IntoResponse for Refusal {
     /// The one place where an outcome gets its status.
     fn into_response(self) -> Response {
+        let retry_after = match &self {
+            Self::Operation(Error::OverShare { retry_after }) => *retry_after,
+            _ => RETRY_AFTER,
+        };
         let (status, message) = match self {
             Self::Route(status, message) => (status, message),
-            Self::Credential(Denial::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
-            Self::Credential(_) => (StatusCode::UNAUTHORIZED, CREDENTIAL_NEEDED.into()),
-            Self::Runtime(error) => match error {
+            Self::Operation(error) => match error {
+                Error::Credential(Denial::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
+                Error::Credential(_) => (StatusCode::UNAUTHORIZED, CREDENTIAL_NEEDED.into()),
                 Error::InvalidRequest(message) => (StatusCode::BAD_REQUEST, message),
                 Error::Unauthenticated(message) => (StatusCode::UNAUTHORIZED, message),
                 Error::Forbidden(message) => (StatusCode::FORBIDDEN, message),
@@ -49,27 +59,21 @@ impl IntoResponse for Refusal {
                     tracing::error!(%cause, "claims can't be looked up");
                     (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into())
                 }
-                Error::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
-                Error::OutOfTime(cause) => {
-                    tracing::error!(%cause, "the component ran out of time");
-                    (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into())
-                }
-                Error::Component(cause) => {
-                    tracing::error!(%cause, "the component failed");
-                    (StatusCode::INTERNAL_SERVER_ERROR, FAILED.into())
-                }
+                Error::OverShare { .. } => (StatusCode::TOO_MANY_REQUESTS, OVER_SHARE.into()),
+                Error::Overloaded | Error::OutOfTime(_) => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
+                Error::Component(_) => (StatusCode::INTERNAL_SERVER_ERROR, FAILED.into()),
             },
         };
-        error(status, &message)
+        error(status, &message, retry_after)
     }
 }
 
 /// A panic of the host, answered as any failure.
 pub(super) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    error(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+    error(StatusCode::INTERNAL_SERVER_ERROR, FAILED, RETRY_AFTER)
 }
 
-fn error(status: StatusCode, message: &str) -> Response {
+fn error(status: StatusCode, message: &str, retry_after: Duration) -> Response {
     #[derive(Serialize)]
     struct ErrorBody<'a> {
         error: u16,
@@ -80,8 +84,12 @@ fn error(status: StatusCode, message: &str) -> Response {
         StatusCode::UNAUTHORIZED => {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        StatusCode::CONFLICT | StatusCode::SERVICE_UNAVAILABLE => {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        StatusCode::CONFLICT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            // Whole seconds (RFC 9110, section 10.2.3), rounded up: earlier would be too early.
+            let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+            if let Ok(seconds) = HeaderValue::from_str(&seconds.to_string()) {
+                response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            }
         }
         _ => {}
     }

@@ -1,32 +1,40 @@
 //! The route `POST /api/workspaces` and what stands around it.
 
 mod answer;
+mod excerpt;
 mod idempotency;
 mod json;
 mod request_id;
 pub mod server;
+mod tenants;
+mod trace_context;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{
         HeaderMap, HeaderName, Method, StatusCode, Uri,
         header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
     },
-    middleware,
-    response::Response,
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
 use self::answer::Refusal;
+pub use self::tenants::gateway;
 use crate::{
-    auth::{Auth, Credential, Denial},
-    runtime::Runtime,
+    Workspaces,
+    auth::{Credential, Denial},
+    runtime::Error,
 };
 
 /// The largest body, in bytes.
@@ -35,30 +43,67 @@ const MAX_BODY: usize = 64 << 10;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
-#[derive(Clone)]
-struct Route {
-    auth: Arc<dyn Auth>,
-    runtime: Arc<Runtime>,
+/// The routes of one tenant: `POST /api/workspaces`, `GET /healthz`, `GET /readyz` and
+/// `GET /openapi.json`, with CORS for browsers of every origin, request ids, and errors in JSON for
+/// everything else.
+pub fn router(workspaces: Arc<Workspaces>) -> Router {
+    let routes = operation().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    around(routes.layer(Extension(workspaces)))
 }
 
-/// The routes: `POST /api/workspaces`, `GET /healthz` and `GET /openapi.json`, with CORS for
-/// browsers of every origin, request ids, and errors in JSON for everything else.
-pub fn router(auth: Arc<dyn Auth>, runtime: Arc<Runtime>) -> Router {
+/// What each tenant has, for whichever stands among the request's extensions.
+fn operation() -> Router {
     Router::new()
         .route("/api/workspaces", post(create_workspace))
-        .with_state(Route { auth, runtime })
-        .route("/healthz", get(async || ([(CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#)))
-        .route("/openapi.json", get(async || ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json"))))
-        .fallback(async |uri: Uri| Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path())))
+        .route("/openapi.json", get(async || json_text(include_str!("openapi.json"))))
+        .fallback(nothing_there)
         .method_not_allowed_fallback(async |method: Method| {
             Refusal::Route(
                 StatusCode::METHOD_NOT_ALLOWED,
                 format!("{method} is not possible here: see the Allow header"),
             )
         })
+        .layer(middleware::from_fn(count))
+}
+
+/// What every answer gets.
+fn around(routes: Router) -> Router {
+    routes
         .layer(CatchPanicLayer::custom(answer::panicked))
         .layer(cors())
         .layer(middleware::from_fn(request_id::identify))
+}
+
+async fn nothing_there(uri: Uri) -> Refusal {
+    Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path()))
+}
+
+/// The process answers.
+async fn healthz() -> Response {
+    json_text(r#"{"status":"ok"}"#)
+}
+
+/// The tenant's storage could write.
+async fn readyz(Extension(workspaces): Extension<Arc<Workspaces>>) -> Response {
+    match workspaces.ready().await {
+        Ok(()) => json_text(r#"{"status":"ready"}"#),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            Refusal::Operation(Error::Overloaded).into_response()
+        }
+    }
+}
+
+fn json_text(text: &'static str) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// Counts an answer for the tenant.
+async fn count(Extension(workspaces): Extension<Arc<Workspaces>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let response = next.run(request).await;
+    workspaces.meter.answered(response.status().as_u16(), start.elapsed());
+    response
 }
 
 /// As the browsers of the deployment need it, and with what a retry needs.
@@ -77,16 +122,25 @@ fn cors() -> CorsLayer {
 }
 
 /// The cheapest refusal first: a stranger costs neither a body nor a sandbox.
-async fn create_workspace(State(route): State<Route>, request: Request) -> Result<Response, Refusal> {
+async fn create_workspace(
+    Extension(workspaces): Extension<Arc<Workspaces>>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    let credential = Credential::from_headers(&head.headers).ok_or(Refusal::Credential(Denial::Unauthenticated))?;
-    let caller = route.auth.authenticate(&credential).await.map_err(Refusal::Credential)?;
+    let credential = Credential::from_headers(&head.headers).ok_or(Error::Credential(Denial::Unauthenticated))?;
+    let admitted = workspaces.admit(&credential).await?;
     require_json(&head.headers)?;
     let key = idempotency::key(&head.headers)?;
     let body = read(&head.headers, body).await?;
     let request = json::parse(&body).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
-    let created = route.runtime.create_workspace(caller, request, key).await.map_err(Refusal::Runtime)?;
+    let created = admitted.create_workspace(request, key).await?;
     Ok(answer::created(&created))
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Operation(error)
+    }
 }
 
 /// Refuses a body that says it is something else. One that says nothing is taken for JSON

@@ -11,20 +11,32 @@ use axum::{
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::{excerpt::excerpt, trace_context};
+
 /// The header a request's id comes in and goes back in.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a client, in bytes.
 const MAX_LENGTH: usize = 128;
 
+/// How much of a path is logged, in bytes; of a method, as much as of an id.
+const MAX_PATH: usize = 1 << 10;
+
 /// Takes the client's id, or makes one, sends it back, and logs the request under it.
 pub(super) async fn identify(request: Request, next: Next) -> Response {
     let id = taken(&request).unwrap_or_else(|| Uuid::now_v7().to_string());
-    let span = tracing::info_span!("request", id);
-    let (method, path, start) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
+    let span = tracing::info_span!(
+        "request",
+        id,
+        tenant = tracing::field::Empty,
+        trace_id = trace_context::trace_id(request.headers())
+    );
+    let method = excerpt(request.method().as_str(), MAX_LENGTH).into_owned();
+    let (path, start) = (excerpt(request.uri().path(), MAX_PATH).into_owned(), Instant::now());
     async move {
         let mut response = next.run(request).await;
-        tracing::info!(%method, path, status = response.status().as_u16(), latency = ?start.elapsed(), "answered");
+        let latency_ms = start.elapsed().as_micros() as f64 / 1000.0;
+        tracing::info!(%method, path, status = response.status().as_u16(), latency_ms, "answered");
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }

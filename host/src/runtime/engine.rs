@@ -4,8 +4,7 @@ use std::thread;
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::{Limits, TICK};
-use super::{LoadError, limits};
+use super::{LoadError, Pool, TICK, limits};
 
 /// Kept resident and cleared by hand between uses of a memory slot: just above what the default
 /// component touches. Much more costs more than giving the pages back.
@@ -15,12 +14,12 @@ const KEEP_RESIDENT: usize = 128 << 10;
 const ASYNC_STACK: usize = 1 << 20;
 const MAX_WASM_STACK: usize = 256 << 10;
 
-/// An engine for untrusted components under `limits`, with its clock running.
-pub(super) fn engine(limits: &Limits) -> Result<Engine, LoadError> {
-    let slots =
-        u32::try_from(limits.concurrency).map_err(|_| LoadError::Engine("too many sandboxes at once".into()))?;
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(slots)
+/// An engine that runs untrusted components in the slots of a pool, with its clock running.
+pub(super) fn running(pool: &Pool) -> Result<Engine, LoadError> {
+    let slots = u32::try_from(pool.concurrency).map_err(|_| LoadError::Engine("too many sandboxes at once".into()))?;
+    let mut allocation = PoolingAllocationConfig::new();
+    allocation
+        .total_component_instances(slots)
         .total_core_instances(slots.saturating_mul(limits::CORE_INSTANCES))
         .total_memories(slots.saturating_mul(limits::MEMORIES))
         .total_tables(slots.saturating_mul(limits::TABLES))
@@ -29,15 +28,28 @@ pub(super) fn engine(limits: &Limits) -> Result<Engine, LoadError> {
         .max_memories_per_component(limits::MEMORIES)
         .max_tables_per_component(limits::TABLES)
         .max_memories_per_module(1)
-        .max_memory_size(limits.memory)
-        .table_elements(limits.table_elements)
+        .max_memory_size(pool.memory)
+        .table_elements(pool.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(4 << 10)
         .max_unused_warm_slots(slots);
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(allocation));
+    let engine = engine(&config)?;
+    start_clock(&engine)?;
+    Ok(engine)
+}
 
+/// An engine that compiles for the other and runs nothing: it reserves no memory for sandboxes, so
+/// that its process can be held to little.
+pub(super) fn compiling() -> Result<Engine, LoadError> {
+    engine(&config())
+}
+
+/// What both have in common, on which compiled code depends.
+fn config() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .async_stack_size(ASYNC_STACK)
         .max_wasm_stack(MAX_WASM_STACK)
@@ -46,10 +58,11 @@ pub(super) fn engine(limits: &Limits) -> Result<Engine, LoadError> {
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
         .wasm_tail_call(false);
+    config
+}
 
-    let engine = Engine::new(&config).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
-    start_clock(&engine)?;
-    Ok(engine)
+fn engine(config: &Config) -> Result<Engine, LoadError> {
+    Engine::new(config).map_err(|error| LoadError::Engine(format!("{error:#}")))
 }
 
 /// Ticks until the engine is gone.

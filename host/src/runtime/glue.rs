@@ -1,6 +1,6 @@
 //! The component's imports over the host's traits; the only file with WIT types.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use uuid::Uuid;
 use wasmtime::{
@@ -47,8 +47,10 @@ pub(super) struct State {
     pub(super) claim: Option<Claim>,
     /// What storage did in this request, the measure of the component's answer.
     pub(super) write: Write,
-    /// The component's time on the processor, which stands still while it waits for the host.
-    pub(super) cpu: CpuTime,
+    /// The component's time on the processor.
+    pub(super) cpu: Arc<CpuTime>,
+    /// How many calls to the host are left to it.
+    pub(super) host_calls: u32,
 }
 
 /// What is known of a request's write.
@@ -65,14 +67,17 @@ pub(super) enum Write {
 }
 
 impl State {
-    /// Waits for the host, on the host's account.
-    async fn wait<T>(cpu: &mut CpuTime, call: impl Future<Output = T>) -> T {
-        cpu.pause();
-        let result = call.await;
-        cpu.resume();
-        result
+    /// Counts a call to the host.
+    fn count(&mut self) -> Result<(), TooManyHostCalls> {
+        self.host_calls = self.host_calls.checked_sub(1).ok_or(TooManyHostCalls)?;
+        Ok(())
     }
 }
+
+/// The component has made all the calls to the host that it may make.
+#[derive(Debug, thiserror::Error)]
+#[error("more calls to the host than its limit")]
+pub(super) struct TooManyHostCalls;
 
 impl types::Host for State {}
 
@@ -82,8 +87,9 @@ impl wit_auth::Host for State {
         account: Option<types::Uuid>,
         organization: Option<types::Uuid>,
     ) -> wasmtime::Result<Result<Resource<Grant>, wit_auth::Denial>> {
+        self.count()?;
         let answer = self.auth.authorize(&self.caller, account.map(Uuid::from), organization.map(Uuid::from));
-        Ok(match Self::wait(&mut self.cpu, answer).await {
+        Ok(match answer.await {
             Ok(grant) => Ok(self.grants.push(Grant { grant, used: false })?),
             Err(denial) => Err(denial.into()),
         })
@@ -92,14 +98,17 @@ impl wit_auth::Host for State {
 
 impl wit_auth::HostGrant for State {
     async fn account_id(&mut self, grant: Resource<Grant>) -> wasmtime::Result<types::Uuid> {
+        self.count()?;
         Ok(self.grants.get(&grant)?.grant.account_id.into())
     }
 
     async fn organization_id(&mut self, grant: Resource<Grant>) -> wasmtime::Result<Option<types::Uuid>> {
+        self.count()?;
         Ok(self.grants.get(&grant)?.grant.organization_id.map(Into::into))
     }
 
     async fn drop(&mut self, grant: Resource<Grant>) -> wasmtime::Result<()> {
+        self.count()?;
         self.grants.delete(grant)?;
         Ok(())
     }
@@ -111,6 +120,7 @@ impl wit_storage::Host for State {
         handle: Resource<Grant>,
         name: String,
     ) -> wasmtime::Result<Result<types::Uuid, wit_storage::Error>> {
+        self.count()?;
         let grant = self.grants.get_mut(&handle)?;
         // One workspace a request: a second grant is no way to a second one.
         if std::mem::replace(&mut grant.used, true) || !matches!(self.write, Write::None) {
@@ -121,7 +131,7 @@ impl wit_storage::Host for State {
         }
         let answer = self.storage.create_workspace(&grant.grant, &name, self.claim.as_ref());
         self.write = Write::Begun;
-        Ok(match Self::wait(&mut self.cpu, answer).await {
+        Ok(match answer.await {
             Ok(created) => {
                 let id = created.workspace.id.into();
                 self.write = Write::Done(created);

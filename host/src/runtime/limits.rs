@@ -1,32 +1,31 @@
-//! What one request's sandbox may use.
+//! What one request's sandbox may use, and how many sandboxes the host has.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
-/// Limits of each sandbox, and how many there are at once.
-#[derive(Debug, Clone)]
+/// Limits of each sandbox of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Linear memory, in bytes; a component has one. The default component needs under 2 MiB.
     pub memory: usize,
-    /// Elements in all of a table.
+    /// Elements in each table.
     pub table_elements: usize,
-    /// Time on the processor, looked at every [`TICK`]; time spent waiting, for the host or for the
-    /// processor itself, is not in it.
+    /// Time on the processor, the host's work in the component's calls included, looked at every
+    /// [`TICK`]; time spent waiting, for the host or for the processor itself, is not in it.
     pub cpu: Duration,
     /// Time from start to answer, host calls included: the processor's limit never interrupts those.
     pub wall_clock: Duration,
+    /// Calls to the host.
+    pub host_calls: u32,
     /// Bytes that one host call may copy out of the sandbox.
     pub hostcall_bytes: usize,
     /// Grants and other handles held at once.
     pub handles: usize,
-    /// Sandboxes at once; further requests wait.
-    pub concurrency: usize,
-    /// Requests that wait for a sandbox at once; further ones are refused without delay.
-    pub queue: usize,
-    /// How long a request waits for a sandbox before it is refused.
-    pub admission_wait: Duration,
+    /// Faults of the component that are logged, a second; all are counted.
+    pub faults_logged: NonZeroU32,
 }
 
-/// How often the processor's clock ticks.
+/// How often the processor's clock ticks, and so the longest that a component keeps its thread from
+/// the others at a time.
 pub const TICK: Duration = Duration::from_millis(1);
 
 /// Core instances, memories and tables of one component: room for what toolchains emit beside the
@@ -42,11 +41,38 @@ impl Default for Limits {
             table_elements: 10_000, // a guest's function table has tens
             cpu: 20 * TICK,         // a thousand times what the default component takes
             wall_clock: Duration::from_secs(10),
+            host_calls: 64,          // the default component makes four
             hostcall_bytes: 1 << 20, // wasmtime's default lets one call pin 128 MiB of the host
             handles: 16,
+            faults_logged: const { NonZeroU32::new(10).unwrap() },
+        }
+    }
+}
+
+/// The sandboxes that all components of a host share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Sandboxes at once; further requests wait.
+    pub concurrency: usize,
+    /// Requests that wait for a sandbox at once; further ones are refused without delay.
+    pub queue: usize,
+    /// How long a request waits for a sandbox before it is refused.
+    pub admission_wait: Duration,
+    /// The most that [`Limits::memory`] may be, in bytes.
+    pub memory: usize,
+    /// The most that [`Limits::table_elements`] may be.
+    pub table_elements: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        let Limits { memory, table_elements, .. } = Limits::default();
+        Self {
             concurrency: 128,
             queue: 128, // as many again: what comes beyond would be late for its client
             admission_wait: Duration::from_secs(1),
+            memory,
+            table_elements,
         }
     }
 }

@@ -1,121 +1,110 @@
 //! A fresh sandbox for every request.
 
+mod component;
 mod cpu;
 mod engine;
 mod glue;
 mod in_flight;
 mod limits;
+mod outcome;
+mod rehearsal;
+mod sandboxes;
+mod self_check;
+mod slot;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{sync::Semaphore, time::timeout};
-use wasmtime::{
-    Engine, Store, StoreLimitsBuilder, Trap, UpdateDeadline,
-    component::{Component, HasSelf, Linker, ResourceTable},
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::time::timeout;
+use wasmtime::{Store, StoreLimitsBuilder, UpdateDeadline, component::ResourceTable};
+
+pub(crate) use self::sandboxes::RETRY_AFTER;
+pub use self::{
+    component::{Component, Digest, LoadError, compile},
+    limits::{Limits, Pool, TICK},
+    outcome::Error,
+    sandboxes::{Sandboxes, Usage},
 };
-
-pub use self::limits::{Limits, TICK};
 use self::{
     cpu::CpuTime,
-    glue::{
-        State, Write,
-        bindings::{Plugin, PluginPre, exports::recoup::workspaces::workspaces as wit},
-    },
+    glue::{State, Write, bindings::exports::recoup::workspaces::workspaces as wit},
     in_flight::InFlight,
+    outcome::{Answer, Fault, Outcome, judge},
+    slot::Slot,
 };
 use crate::{
-    CreateWorkspaceRequest, Workspace,
+    CreateWorkspaceRequest,
     auth::{Auth, Caller},
+    metrics::Meter,
     storage::{self, Claim, Created, IdempotencyKey, Storage},
 };
 
-/// A component, ready to be called, with the host's side of its imports.
-pub struct Runtime {
-    engine: Engine,
-    component: PluginPre<State>,
+/// One tenant's component, with the host's side of its imports.
+pub(crate) struct Runtime {
+    sandboxes: Sandboxes,
+    component: Slot,
+    world: World,
+    limits: Limits,
+    in_flight: InFlight,
+    meter: Meter,
+    /// Of the faults that are logged; all are counted.
+    log: DefaultDirectRateLimiter,
+}
+
+/// What a component's imports reach.
+#[derive(Clone)]
+struct World {
     auth: Arc<dyn Auth>,
     storage: Arc<dyn Storage>,
-    limits: Limits,
-    /// Places for requests in a sandbox or waiting for one.
-    places: Semaphore,
-    sandboxes: Semaphore,
-    in_flight: InFlight,
 }
 
-/// Why a component can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The engine can't be made on this machine or with these limits.
-    #[error("the sandbox engine can't start: {0}")]
-    Engine(String),
-    /// The bytes are no component, or one that does not fit the limits.
-    #[error("not a component that can be compiled: {0}")]
-    Compile(String),
-    /// It imports or exports something else than the world `plugin` of `recoup:workspaces`.
-    #[error("not a component of the world recoup:workspaces/plugin@1.0.0: {0}")]
-    World(String),
-}
-
-/// Why no workspace was returned. Strings of the first five are the component's words for the client.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A field breaks a rule.
-    #[error("{0}")]
-    InvalidRequest(String),
-    /// The caller is not known.
-    #[error("{0}")]
-    Unauthenticated(String),
-    /// The caller may not do this.
-    #[error("{0}")]
-    Forbidden(String),
-    /// Something can't answer now; nothing was created.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The workspace may have been created or not.
-    #[error("{0}")]
-    Unknown(String),
-    /// The idempotency key was used for another request; nothing was created.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    /// A request with the idempotency key is in progress; nothing was created by this one.
-    #[error("a request with the idempotency key is in progress")]
-    InFlight,
-    /// Whether the idempotency key was used before can't be found out now; nothing was created.
-    #[error("claims can't be looked up: {0}")]
-    Claims(String),
-    /// No sandbox came free in time, or too many requests wait for one; nothing was created.
-    #[error("all sandboxes are busy")]
-    Overloaded,
-    /// The component ran out of time on the processor or the clock.
-    #[error("the component ran out of time: {0}")]
-    OutOfTime(String),
-    /// The component trapped, went over another limit, or broke its contract.
-    #[error("the component failed: {0}")]
-    Component(String),
+/// What a sandbox left behind.
+struct Ran {
+    answer: Result<Answer, Fault>,
+    write: Write,
 }
 
 impl Runtime {
-    /// Compiles a component and checks it against the contract.
-    ///
     /// # Errors
     ///
-    /// A [`LoadError`] that says what is wrong with it.
-    pub fn new(
-        component: &[u8],
+    /// [`LoadError::Limits`] where they are over the pool's.
+    pub(crate) fn new(
+        sandboxes: Sandboxes,
+        component: Component,
         limits: Limits,
         auth: Arc<dyn Auth>,
         storage: Arc<dyn Storage>,
+        meter: Meter,
     ) -> Result<Self, LoadError> {
-        let engine = engine::engine(&limits)?;
-        let component =
-            Component::from_binary(&engine, component).map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        let mut linker = Linker::new(&engine);
-        let world = |error: wasmtime::Error| LoadError::World(format!("{error:#}"));
-        Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state).map_err(world)?;
-        let component = linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(world)?;
-        let places = Semaphore::new(limits.concurrency.saturating_add(limits.queue).min(Semaphore::MAX_PERMITS));
-        let sandboxes = Semaphore::new(limits.concurrency);
-        Ok(Self { engine, component, auth, storage, limits, places, sandboxes, in_flight: InFlight::default() })
+        let pool = sandboxes.pool();
+        for (limit, own, most) in
+            [("memory", limits.memory, pool.memory), ("table elements", limits.table_elements, pool.table_elements)]
+        {
+            if own > most {
+                return Err(LoadError::Limits(format!("{limit}, {own} where the pool has {most}")));
+            }
+        }
+        let log = RateLimiter::direct(Quota::per_second(limits.faults_logged));
+        let (component, world) = (Slot::new(component), World { auth, storage });
+        Ok(Self { sandboxes, component, world, limits, in_flight: InFlight::default(), meter, log })
+    }
+
+    /// The component that requests get now.
+    pub(crate) fn component(&self) -> Component {
+        self.component.current()
+    }
+
+    /// Gives requests another component from now on; those in progress finish with theirs. Does so
+    /// only after the component has done well on a stage, and takes it back where it does badly with
+    /// its first requests.
+    ///
+    /// # Errors
+    ///
+    /// What it did wrong on the stage.
+    pub(crate) async fn swap(&self, component: Component) -> Result<(), String> {
+        self.rehearse(&component).await?;
+        self.component.swap(component);
+        Ok(())
     }
 
     /// Has the component create a workspace for a caller whose credential was checked.
@@ -124,11 +113,7 @@ impl Runtime {
     /// component; one that failed wrote nothing, and is made anew.
     ///
     /// A future that is dropped may leave a workspace behind, whole.
-    ///
-    /// # Errors
-    ///
-    /// An [`Error`].
-    pub async fn create_workspace(
+    pub(crate) async fn create_workspace(
         &self,
         caller: Caller,
         request: CreateWorkspaceRequest,
@@ -137,7 +122,7 @@ impl Runtime {
         let Some(key) = key else { return self.call(caller, request, None).await };
         let claim = Claim::new(&caller, key, &request);
         let _place = self.in_flight.enter(&claim).ok_or(Error::InFlight)?;
-        match self.storage.find_claimed(&claim).await {
+        match self.world.storage.find_claimed(&claim).await {
             Ok(Some(workspace)) => Ok(Created { workspace, replayed: true }),
             Ok(None) => self.call(caller, request, Some(claim)).await,
             Err(storage::Error::KeyReused) => Err(Error::KeyReused),
@@ -151,24 +136,48 @@ impl Runtime {
         request: CreateWorkspaceRequest,
         claim: Option<Claim>,
     ) -> Result<Created, Error> {
-        let Ok(_place) = self.places.try_acquire() else { return Err(Error::Overloaded) };
-        let admitted = timeout(self.limits.admission_wait, self.sandboxes.acquire()).await;
-        let Ok(Ok(_sandbox)) = admitted else { return Err(Error::Overloaded) };
-        let mut store = self.new_store(caller, claim);
-        let call = async {
-            let plugin = self.component.instantiate_async(&mut store).await?;
+        let _admitted = self.sandboxes.admit().await?;
+        let component = self.component.current();
+        let ran = self.run(&component, &self.world, caller, request, claim).await;
+        let Outcome { result, fault } = judge(ran.answer, ran.write);
+        if let Some(fault) = &fault {
+            self.meter.faulted(fault.kind);
+            if self.log.check().is_ok() {
+                tracing::error!(kind = fault.kind, cause = ?fault.text(), "the component failed");
+            }
+        }
+        if self.component.judge(&component, fault.is_some_and(|fault| fault.is_the_components())) {
+            self.meter.rolled_back();
+            tracing::error!(failed = %component.digest(), now = %self.component.current().digest(), "the new component fails too often: the one before is back");
+        }
+        result
+    }
+
+    /// Runs the component in a sandbox of its own.
+    async fn run(
+        &self,
+        component: &Component,
+        world: &World,
+        caller: Caller,
+        request: CreateWorkspaceRequest,
+        claim: Option<Claim>,
+    ) -> Ran {
+        let mut store = self.new_store(world, caller, claim);
+        let cpu = store.data().cpu.clone();
+        let call = cpu.count(async {
+            let plugin = component.pre().instantiate_async(&mut store).await?;
             plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, &request.into()).await
-        };
+        });
         let answer = match timeout(self.limits.wall_clock, call).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(trap)) => Err(fault(&trap)),
-            Err(_) => Err(Error::OutOfTime(format!("no answer within {:?}", self.limits.wall_clock))),
+            Ok(answer) => answer.map_err(Fault::from),
+            Err(_) => Err(Fault::late(self.limits.wall_clock)),
         };
-        judge(answer, store.into_data().write)
+        self.meter.ran(cpu.total());
+        Ran { answer, write: store.into_data().write }
     }
 
     /// The one place where a sandbox's store is made.
-    fn new_store(&self, caller: Caller, claim: Option<Claim>) -> Store<State> {
+    fn new_store(&self, world: &World, caller: Caller, claim: Option<Claim>) -> Store<State> {
         let mut grants = ResourceTable::new();
         grants.set_max_capacity(self.limits.handles);
         let limits = StoreLimitsBuilder::new()
@@ -178,85 +187,22 @@ impl Runtime {
             .memories(limits::MEMORIES as usize)
             .tables(limits::TABLES as usize)
             .build();
-        let (auth, storage) = (self.auth.clone(), self.storage.clone());
-        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, cpu: CpuTime::start() };
-        let mut store = Store::new(&self.engine, state);
+        let World { auth, storage } = world.clone();
+        let cpu = Arc::new(CpuTime::default());
+        let host_calls = self.limits.host_calls;
+        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, cpu, host_calls };
+        let mut store = Store::new(self.sandboxes.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(self.limits.hostcall_bytes);
         store.set_max_component_handles(self.limits.handles);
-        store.set_epoch_deadline(ticks(self.limits.cpu));
-        // The clock ticks while the sandbox waits, for the host or for the processor: at the deadline it
-        // gets what is left of its own time.
+        // At each tick the thread goes to others for a turn.
+        store.set_epoch_deadline(1);
         let cpu = self.limits.cpu;
         store.epoch_deadline_callback(move |store| {
-            let left = cpu.saturating_sub(store.data().cpu.used());
-            Ok(if left.is_zero() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(ticks(left)) })
+            Ok(if store.data().cpu.so_far() < cpu { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
         });
         store
     }
-}
-
-/// A time in whole ticks, at least one.
-fn ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX).max(1)
-}
-
-/// What a trap means; its text, backtrace included, is for the log.
-fn fault(trap: &wasmtime::Error) -> Error {
-    match trap.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => Error::OutOfTime(format!("{trap:#}")),
-        _ => Error::Component(format!("{trap:#}")),
-    }
-}
-
-/// The longest message of a component that is passed on, in bytes; the contract says so.
-const MAX_MESSAGE: usize = 512;
-
-type Answer = Result<wit::CreateWorkspaceResponse, wit::CreateWorkspaceError>;
-
-/// The component's answer, or what befell it, held against what storage did: the one is believed as
-/// far as the other bears it out.
-fn judge(answer: Result<Answer, Error>, write: Write) -> Result<Created, Error> {
-    match (answer, write) {
-        // Of a request that was answered before, and of a key that was used before, the component
-        // knows nothing.
-        (_, Write::Done(created)) if created.replayed => Ok(created),
-        (_, Write::KeyReused) => Err(Error::KeyReused),
-        (Ok(Ok(response)), Write::Done(created)) if describes(&response.workspace, &created.workspace) => Ok(created),
-        (Ok(Err(error)), Write::None) => Err(spoken(error)),
-        (Ok(Err(error @ wit::CreateWorkspaceError::Unknown(_))), Write::Begun) => Err(spoken(error)),
-        (Ok(_), Write::None) => Err(Error::Component("it reports a workspace that storage did not create".into())),
-        (Err(fault), Write::None) => Err(fault),
-        // Whatever went wrong after that, the client may not be told that nothing was created.
-        (answer, write) => {
-            tracing::error!(?answer, ?write, "the component failed, or misreports, after it had storage write");
-            Err(Error::Unknown(NOT_KNOWN.into()))
-        }
-    }
-}
-
-const NOT_KNOWN: &str = "It is not known whether the workspace was created";
-
-/// The component's own words for the client.
-fn spoken(error: wit::CreateWorkspaceError) -> Error {
-    let (kind, message): (fn(String) -> Error, _) = match error {
-        wit::CreateWorkspaceError::InvalidRequest(message) => (Error::InvalidRequest, message),
-        wit::CreateWorkspaceError::Unauthenticated(message) => (Error::Unauthenticated, message),
-        wit::CreateWorkspaceError::Forbidden(message) => (Error::Forbidden, message),
-        wit::CreateWorkspaceError::Unavailable(message) => (Error::Unavailable, message),
-        wit::CreateWorkspaceError::Unknown(message) => (Error::Unknown, message),
-    };
-    match message.len() > MAX_MESSAGE {
-        true => Error::Component(format!("its message is over {MAX_MESSAGE} bytes")),
-        false => kind(message),
-    }
-}
-
-fn describes(reported: &wit::Workspace, created: &Workspace) -> bool {
-    reported.is_workspace
-        && reported.id == created.id.to_string()
-        && reported.name == created.name
-        && reported.account_id == created.account_id.to_string()
 }
 
 impl From<CreateWorkspaceRequest> for wit::CreateWorkspaceRequest {

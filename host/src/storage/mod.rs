@@ -19,7 +19,8 @@ pub use self::database::{
 pub use self::sweep::sweep;
 use crate::{Workspace, auth::Grant};
 
-/// Keeps workspaces. This is the least that a backend implements; [`conformance`] holds one to it.
+/// Keeps workspaces. Two functions are the least that a backend implements; [`conformance`] holds
+/// one to them.
 ///
 /// # Contract
 ///
@@ -55,6 +56,15 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// [`Error::KeyReused`], or [`Error::Unavailable`].
     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error>;
+
+    /// Whether it could write now, as far as that is known without writing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] with the reason.
+    async fn ready(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A workspace that exists.

@@ -229,6 +229,10 @@ impl Storage for Postgres {
         let rows = self.read(SQL, &parameters).await?;
         rows.first().map(|row| claimed(row, claim)).transpose()
     }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.read("SELECT 1", &[]).await.map(drop)
+    }
 }
 
 /// The workspace of a claim's row.

@@ -86,6 +86,10 @@ impl Storage for Sqlite {
         let claim = claim.clone();
         self.reader.run(move |session| create::find_claimed(&session.connection, &claim)).await
     }
+
+    async fn ready(&self) -> Result<(), Error> {
+        self.writer.run(Session::require_writable).await
+    }
 }
 
 #[async_trait]

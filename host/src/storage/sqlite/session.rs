@@ -58,7 +58,7 @@ impl Session {
         }
     }
 
-    fn require_writable(&mut self) -> Result<(), Error> {
+    pub(super) fn require_writable(&mut self) -> Result<(), Error> {
         if let Some(reason) = &self.halted {
             return Err(Error::Unavailable(reason.clone()));
         }

@@ -1,0 +1,72 @@
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::{say, serve::admin::ADMIN};
+
+/// Have a running server load its configuration and components anew
+///
+/// Tenants that are unchanged go on as they are. A new component is compiled and tried before requests come to it;
+/// where anything fails, what was there goes on. SIGHUP does the same, with the outcome in the log.
+#[derive(Args)]
+pub(super) struct Reload {
+    /// The server's administration address, see `serve --admin`
+    #[arg(long, env = "WORKSPACES_ADMIN", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long a server may take: it compiles what is new.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl Reload {
+    pub(super) fn run(self) -> Result<()> {
+        let body = self.ask().with_context(|| {
+            format!(
+                "no answer from a server's administration at {}: start it with --admin, or give its address",
+                self.admin
+            )
+        })?;
+        let answer: Value =
+            serde_json::from_str(&body).context("the answer is not that of a server's administration")?;
+        let reports = answer["tenants"].as_array().map(Vec::as_slice).unwrap_or_default();
+        match self.json {
+            true => say(&answer)?,
+            false => reports.iter().try_for_each(|report| {
+                let [tenant, outcome, reason] = ["tenant", "outcome", "reason"].map(|key| report[key].as_str());
+                let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+                say(format_args!("{} {}{reason}", outcome.unwrap_or_default(), tenant.unwrap_or_default()))
+            })?,
+        }
+        if let Some(message) = answer["message"].as_str() {
+            bail!("{message}");
+        }
+        match reports.iter().filter(|report| report["outcome"] == "failed").count() {
+            0 => Ok(()),
+            failed => bail!("{failed} of {} tenants failed", reports.len()),
+        }
+    }
+
+    /// One request, of a form so plain that it needs no client.
+    fn ask(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(
+            stream,
+            "POST /reload HTTP/1.1\r\nHost: {}\r\n{ADMIN}: reload\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            self.admin
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("half an answer")?;
+        Ok(body.to_owned())
+    }
+}

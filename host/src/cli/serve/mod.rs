@@ -1,0 +1,253 @@
+pub(super) mod admin;
+pub(super) mod config;
+mod demo;
+mod load;
+pub(super) mod plan;
+mod reload;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use uuid::Uuid;
+
+use self::{
+    admin::Admin,
+    demo::Demo,
+    load::Loader,
+    plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
+    reload::Reloader,
+};
+use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say};
+use crate::{
+    Share,
+    auth::{
+        api_key::generate,
+        jwt::{self, KeySource},
+    },
+    gateway::Gateway,
+    http::{self, server},
+    metrics::Metrics,
+    runtime::{Limits, Pool, Sandboxes},
+    storage::{postgres, sqlite},
+};
+
+/// Serve POST /api/workspaces
+#[derive(Args)]
+pub(super) struct Serve {
+    /// Serve the tenants of this file; the options below, but for addresses, connections and the log, are for one tenant without a file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["demo", "component"])]
+    config: Option<PathBuf>,
+    /// The address to listen at, by default 127.0.0.1:8080; port 0 takes a free one
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// The address of the administration (metrics, tenants, reload), by default none; keep it from strangers
+    #[arg(long, env = "WORKSPACES_ADMIN")]
+    admin: Option<SocketAddr>,
+    /// How many connections of clients to hold open at most, by default 8192; fewer where the system allows fewer files
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Serve a throw-away database in memory, with an organization, two accounts and their keys, and print a curl line to paste
+    #[arg(long)]
+    demo: bool,
+    /// The component to run in place of the one built in
+    #[arg(long, value_name = "FILE")]
+    component: Option<PathBuf>,
+    /// The organization whose members may create workspaces for any account
+    #[arg(long, env = "WORKSPACES_ADMIN_ORGANIZATION", value_name = "UUID")]
+    admin_organization: Option<Uuid>,
+    #[command(flatten)]
+    log: LogArguments,
+    #[command(flatten)]
+    database: DatabaseArguments,
+    /// SQLite: how many creates may share one commit, and so one sync of the disk
+    #[arg(long, value_name = "CREATES", default_value_t = sqlite::Options::default().batch)]
+    group_commit: usize,
+    /// PostgreSQL: how many connections to hold at most
+    #[arg(long, value_name = "N", default_value_t = postgres::Options::default().connections)]
+    connections: usize,
+    #[command(flatten)]
+    pepper: PepperArguments,
+    #[command(flatten)]
+    tokens: Option<TokenArguments>,
+    /// The demo's own, made once.
+    #[arg(skip)]
+    demo_pepper: OnceLock<String>,
+}
+
+/// Which bearer tokens of an identity provider are taken.
+#[derive(Args)]
+#[group(requires_all = ["jwt_keys", "jwt_issuer", "jwt_audience"])]
+struct TokenArguments {
+    /// Take JWTs that these keys signed: a PEM file with a public key, a JWKS file, or a JWKS address (https://…)
+    #[arg(long, env = "WORKSPACES_JWT_KEYS", value_name = "FILE|URL", required = false)]
+    jwt_keys: KeySource,
+    /// The `iss` that a JWT has to have
+    #[arg(long, env = "WORKSPACES_JWT_ISSUER", value_name = "ISSUER", required = false)]
+    jwt_issuer: String,
+    /// The `aud` that a JWT has to have
+    #[arg(long, env = "WORKSPACES_JWT_AUDIENCE", value_name = "AUDIENCE", required = false)]
+    jwt_audience: String,
+    /// The claim of a JWT that holds the caller's account
+    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = "sub")]
+    jwt_account_claim: String,
+}
+
+/// What the one tenant is called that options describe.
+const ONLY: &str = "default";
+
+/// Where clients are listened for where nobody says otherwise.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<()> {
+        self.log.install();
+        let (shutdown, hangup) = (shutdown()?, signal(SignalKind::hangup())?);
+        let plan = self.plan()?;
+
+        let sandboxes = Sandboxes::new(plan.pool.clone())?;
+        sandboxes.self_check().await?;
+        let metrics = Metrics::default();
+        let mut loader = Loader::new(sandboxes.clone(), metrics.clone(), plan.compiler);
+        let (tenants, reports) = loader.load(&plan.tenants).await;
+        let failed: Vec<_> =
+            reports.iter().filter_map(|report| Some((&report.tenant, report.reason.as_ref()?))).collect();
+        match failed.as_slice() {
+            [(_, reason)] if reports.len() == 1 => bail!("{reason}"),
+            failed if failed.len() == reports.len() => {
+                let lines: Vec<_> = failed.iter().map(|(tenant, reason)| format!("\n  {tenant}: {reason}")).collect();
+                bail!("no tenant could be loaded:{}", lines.concat());
+            }
+            failed => {
+                for (tenant, reason) in failed {
+                    tracing::error!(tenant, reason, "not loaded: it gets 503");
+                }
+            }
+        }
+        let demo = match self.demo {
+            true => {
+                let (database, pepper) = (loader.database(ONLY).context("no database")?, &plan.tenants[0].pepper);
+                Some(Demo::set_up(&*database, pepper).await?)
+            }
+            false => None,
+        };
+        let gateway = Arc::new(Gateway::new(tenants)?);
+
+        let listener = bind(self.listen.or(plan.listen).unwrap_or(LISTEN), "--listen").await?;
+        let admin = match self.admin.or(plan.admin) {
+            Some(address) => Some(bind(address, "--admin").await?),
+            None => None,
+        };
+        let address = listener.local_addr()?;
+        say(format_args!("listening on http://{address}"))?;
+        if let Some(admin) = &admin {
+            say(format_args!("administration on http://{}", admin.local_addr()?))?;
+        }
+        if let Some(demo) = demo {
+            demo.print(address)?;
+        }
+        let most = self.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
+        let most = most.min(open_files().saturating_sub(RESERVED_FILES)).max(1);
+
+        let (reload, waiters) = mpsc::channel(1);
+        let reloader = Reloader { serve: self, plan, loader, gateway: gateway.clone() };
+        tokio::spawn(reloader.run(hangup, waiters));
+        if let Some(admin) = admin {
+            let routes = Admin { gateway: gateway.clone(), sandboxes, metrics, reload }.routes();
+            tokio::spawn(server::serve(admin, routes, ADMIN_CONNECTIONS, std::future::pending()));
+        }
+        match server::serve(listener, http::gateway(gateway), most, shutdown).await {
+            true => tracing::info!("stopped"),
+            false => tracing::warn!(after = ?server::DRAIN, "stopped with requests in progress"),
+        }
+        Ok(())
+    }
+
+    /// What is to be served, as the file says now, or the options.
+    fn plan(&self) -> Result<Plan> {
+        match &self.config {
+            Some(file) => config::read(file),
+            None => Ok(Plan {
+                listen: None,
+                admin: None,
+                max_connections: None,
+                watch: false,
+                pool: Pool::default(),
+                compiler: Compiler::default(),
+                tenants: vec![self.only_tenant()?],
+            }),
+        }
+    }
+
+    fn only_tenant(&self) -> Result<TenantPlan> {
+        let (address, pepper) = match self.demo {
+            true => {
+                let random = generate().context("no random bytes")?;
+                (DatabaseAddress::Memory, self.demo_pepper.get_or_init(|| random).clone())
+            }
+            false => (self.database.database.clone(), self.pepper.secret()?.to_owned()),
+        };
+        let tokens = self.tokens.as_ref().map(|tokens| TokenPlan {
+            keys: tokens.jwt_keys.clone(),
+            options: jwt::Options {
+                issuer: tokens.jwt_issuer.clone(),
+                audience: tokens.jwt_audience.clone(),
+                account_claim: tokens.jwt_account_claim.clone(),
+                leeway: jwt::MAX_LEEWAY,
+            },
+        });
+        Ok(TenantPlan {
+            name: ONLY.into(),
+            hosts: Vec::new(),
+            path: String::new(),
+            component: self.component.clone(),
+            database: DatabasePlan::new(address, self.group_commit.max(1), self.connections.max(1), ONLY),
+            pepper,
+            administrators: self.admin_organization,
+            tokens,
+            limits: Limits::default(),
+            share: Share::default(),
+        })
+    }
+}
+
+async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("can't listen at {address}: choose another with {option}"))
+}
+
+/// Connections of operators and their tools.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// Files that are kept for other things than clients' connections: the database, the log.
+const RESERVED_FILES: usize = 128;
+
+/// How many files this process may open, after asking for as many as it may ask for.
+fn open_files() -> usize {
+    let asked = getrlimit(Resource::Nofile);
+    // What is refused leaves the limit as it was, which is read again.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: asked.maximum, ..asked });
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+/// Ready at the first SIGINT or SIGTERM. The handlers stand from here on.
+fn shutdown() -> Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

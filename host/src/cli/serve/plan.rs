@@ -1,0 +1,80 @@
+//! What is to be served, whether it was said by options or in a file.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use uuid::Uuid;
+
+use super::super::DatabaseAddress;
+use crate::{
+    Share,
+    auth::jwt::{self, KeySource},
+    runtime::{Limits, Pool},
+};
+
+/// All of it.
+pub(in crate::cli) struct Plan {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) max_connections: Option<usize>,
+    /// Load anew when a file has changed.
+    pub(super) watch: bool,
+    pub(super) pool: Pool,
+    pub(super) compiler: Compiler,
+    pub(in crate::cli) tenants: Vec<TenantPlan>,
+}
+
+/// What the compilation of one component may take, in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) struct Compiler {
+    /// Bytes of memory.
+    pub(in crate::cli) memory: u64,
+    /// From start to end, and on the processor.
+    pub(in crate::cli) time: Duration,
+}
+
+impl Default for Compiler {
+    /// Fifty times what the built-in component takes.
+    fn default() -> Self {
+        Self { memory: 512 << 20, time: Duration::from_secs(10) }
+    }
+}
+
+/// One tenant.
+#[derive(Clone, PartialEq)]
+pub(in crate::cli) struct TenantPlan {
+    pub(super) name: String,
+    pub(super) hosts: Vec<String>,
+    pub(super) path: String,
+    /// The built-in one where there is none.
+    pub(super) component: Option<PathBuf>,
+    pub(super) database: DatabasePlan,
+    pub(super) pepper: String,
+    pub(super) administrators: Option<Uuid>,
+    pub(super) tokens: Option<TokenPlan>,
+    pub(super) limits: Limits,
+    pub(super) share: Share,
+}
+
+/// Where a tenant's workspaces and keys are. Tenants with the same plan share the database.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(in crate::cli) struct DatabasePlan {
+    pub(super) address: DatabaseAddress,
+    pub(super) group_commit: usize,
+    pub(super) connections: usize,
+    /// Whose it is, where it is in memory: nobody else's.
+    pub(super) owner: Option<String>,
+}
+
+impl DatabasePlan {
+    pub(super) fn new(address: DatabaseAddress, group_commit: usize, connections: usize, tenant: &str) -> Self {
+        let owner = (address == DatabaseAddress::Memory).then(|| tenant.to_owned());
+        Self { address, group_commit, connections, owner }
+    }
+}
+
+/// Which bearer tokens a tenant takes.
+#[derive(Clone, PartialEq)]
+pub(in crate::cli) struct TokenPlan {
+    pub(super) keys: KeySource,
+    pub(super) options: jwt::Options,
+}

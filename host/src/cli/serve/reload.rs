@@ -1,0 +1,106 @@
+//! Loading anew, while requests come.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    signal::unix::Signal,
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Serve,
+    admin::Waiter,
+    load::{Loader, Outcome, Report},
+    plan::Plan,
+};
+use crate::gateway::Gateway;
+
+/// How often files are looked at, where they are watched.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Reads the plan again when it is told to, and has the gateway follow it.
+pub(super) struct Reloader {
+    pub(super) serve: Serve,
+    pub(super) plan: Plan,
+    pub(super) loader: Loader,
+    pub(super) gateway: Arc<Gateway>,
+}
+
+/// The times at which files were changed.
+type Times = HashMap<PathBuf, Option<SystemTime>>;
+
+impl Reloader {
+    /// Follows SIGHUP, the administration, and the files where they are watched. Never returns.
+    pub(super) async fn run(mut self, mut hangup: Signal, mut waiters: mpsc::Receiver<Waiter>) {
+        let mut loaded = self.times();
+        let mut last = loaded.clone();
+        let mut watch = interval(WATCH);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let waiter = tokio::select! {
+                _ = hangup.recv() => None,
+                Some(waiter) = waiters.recv() => Some(waiter),
+                _ = watch.tick(), if self.plan.watch => {
+                    let now = self.times();
+                    // Changed, and no more since the last look: nobody is writing it now.
+                    let is_ready = now != loaded && now == last;
+                    last = now;
+                    if !is_ready {
+                        continue;
+                    }
+                    None
+                }
+            };
+            let outcome = self.reload().await;
+            loaded = self.times();
+            if let Some(waiter) = waiter {
+                let _ = waiter.send(outcome);
+            }
+        }
+    }
+
+    /// When the files were changed that a plan is made of.
+    fn times(&self) -> Times {
+        let components = self.plan.tenants.iter().filter_map(|tenant| tenant.component.as_ref());
+        let files = self.serve.config.iter().chain(components);
+        let time = |file: &PathBuf| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+        files.map(|file| (file.clone(), time(file))).collect()
+    }
+
+    async fn reload(&mut self) -> Result<Vec<Report>, String> {
+        let plan = match self.serve.plan() {
+            Ok(plan) => plan,
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::error!(reason, "not loaded: everything goes on as before");
+                return Err(reason);
+            }
+        };
+        if plan.pool != self.plan.pool || plan.listen != self.plan.listen || plan.admin != self.plan.admin {
+            tracing::warn!("addresses and the pool change with the next start");
+        }
+        self.loader.compiler = plan.compiler;
+        let (tenants, reports) = self.loader.load(&plan.tenants).await;
+        if let Err(conflict) = self.gateway.replace(tenants) {
+            let reason = conflict.to_string();
+            tracing::error!(reason, "not loaded");
+            return Err(reason);
+        }
+        for Report { tenant, outcome, reason } in &reports {
+            match (outcome, reason) {
+                (Outcome::Unchanged, _) => {}
+                (_, Some(reason)) => tracing::error!(tenant, reason, "not loaded: it goes on as before"),
+                (outcome, None) => tracing::info!(tenant, ?outcome, "loaded"),
+            }
+        }
+        self.plan = plan;
+        Ok(reports)
+    }
+}

@@ -1,0 +1,236 @@
+//! Many tenants behind one address.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::Workspaces;
+
+/// The tenants of a host, found by host name and path. They can be replaced while requests come; one
+/// in progress stays with the tenant it was for.
+pub struct Gateway(RwLock<Arc<Table>>);
+
+/// One tenant's place in a gateway.
+#[derive(Clone)]
+pub struct Tenant {
+    name: String,
+    hosts: Vec<String>,
+    path: String,
+    workspaces: Result<Arc<Workspaces>, String>,
+}
+
+/// Two tenants that the same request would be for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the tenants {first} and {second} have the same {}{path}", host.as_deref().unwrap_or("path "))]
+pub struct Conflict {
+    /// The one.
+    pub first: String,
+    /// The other.
+    pub second: String,
+    /// The host name that both have; `None` where both take every host.
+    pub host: Option<String>,
+    /// The path under it.
+    pub path: String,
+}
+
+/// Tenants by host, then by path; under no host those that take every host.
+#[derive(Default)]
+struct Table {
+    paths: HashMap<Option<String>, HashMap<String, Arc<Tenant>>>,
+    tenants: Vec<Arc<Tenant>>,
+}
+
+/// How long a tenant's storage has to say whether it is ready.
+const READY: Duration = Duration::from_secs(2);
+
+impl Gateway {
+    /// A gateway to these tenants.
+    ///
+    /// # Errors
+    ///
+    /// A [`Conflict`] between two of them.
+    pub fn new(tenants: Vec<Tenant>) -> Result<Self, Conflict> {
+        Ok(Self(RwLock::new(Arc::new(Table::new(tenants)?))))
+    }
+
+    /// Puts these in the place of the tenants so far, all at once.
+    ///
+    /// # Errors
+    ///
+    /// A [`Conflict`] between two of them; those so far stay.
+    pub fn replace(&self, tenants: Vec<Tenant>) -> Result<(), Conflict> {
+        let table = Arc::new(Table::new(tenants)?);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = table;
+        Ok(())
+    }
+
+    /// The tenant that a request to this host and path is for, and how many bytes of the path are the
+    /// tenant's own: the one with the longest path among those with the host, or else among those that
+    /// take every host.
+    pub fn find(&self, host: Option<&str>, path: &str) -> Option<(Arc<Tenant>, usize)> {
+        let table = self.table();
+        let own = host.and_then(|host| table.paths.get(&Some(host.trim_end_matches('.').to_ascii_lowercase())));
+        own.and_then(|paths| longest(paths, path)).or_else(|| longest(table.paths.get(&None)?, path))
+    }
+
+    /// All tenants.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.table().tenants.clone()
+    }
+
+    /// How many tenants could write now, of how many.
+    pub async fn ready(&self) -> (usize, usize) {
+        let tenants = self.tenants();
+        let mut checks = JoinSet::new();
+        for workspaces in tenants.iter().filter_map(|tenant| tenant.workspaces.clone().ok()) {
+            checks.spawn(async move { matches!(timeout(READY, workspaces.ready()).await, Ok(Ok(()))) });
+        }
+        (checks.join_all().await.into_iter().filter(|ready| *ready).count(), tenants.len())
+    }
+
+    fn table(&self) -> Arc<Table> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The tenant with the longest of the path's beginnings, whole segments only.
+fn longest(paths: &HashMap<String, Arc<Tenant>>, path: &str) -> Option<(Arc<Tenant>, usize)> {
+    let mut prefix = path.trim_end_matches('/');
+    loop {
+        if let Some(tenant) = paths.get(prefix) {
+            return Some((tenant.clone(), prefix.len()));
+        }
+        prefix = &prefix[..prefix.rfind('/')?];
+    }
+}
+
+impl Table {
+    fn new(tenants: Vec<Tenant>) -> Result<Self, Conflict> {
+        let mut table = Self::default();
+        for tenant in tenants.into_iter().map(Arc::new) {
+            let hosts: Vec<_> = match tenant.hosts.as_slice() {
+                [] => vec![None],
+                hosts => hosts.iter().cloned().map(Some).collect(),
+            };
+            for host in hosts {
+                let paths = table.paths.entry(host.clone()).or_default();
+                if let Some(first) = paths.insert(tenant.path.clone(), tenant.clone()) {
+                    let (first, second) = (first.name.clone(), tenant.name.clone());
+                    return Err(Conflict { first, second, host, path: tenant.path.clone() });
+                }
+            }
+            table.tenants.push(tenant);
+        }
+        Ok(table)
+    }
+}
+
+impl Tenant {
+    /// A tenant at these host names (every one where there are none) and under this path (`/acme`; the
+    /// whole host where it is empty). Where it could not be made there is the reason in its place, and
+    /// its requests get 503.
+    pub fn new(
+        name: impl Into<String>,
+        hosts: impl IntoIterator<Item = impl Into<String>>,
+        path: impl Into<String>,
+        workspaces: Result<Arc<Workspaces>, String>,
+    ) -> Self {
+        let hosts = hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect();
+        Self { name: name.into(), hosts, path: path.into(), workspaces }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it serves with.
+    ///
+    /// # Errors
+    ///
+    /// Why it serves nothing.
+    pub fn workspaces(&self) -> Result<&Arc<Workspaces>, &str> {
+        self.workspaces.as_ref().map_err(String::as_str)
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Tenant")
+            .field("name", &self.name)
+            .field("hosts", &self.hosts)
+            .field("path", &self.path)
+            .field("workspaces", &self.workspaces)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Gateway").field(&self.table().tenants).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str, hosts: &[&str], path: &str) -> Tenant {
+        Tenant::new(name, hosts.iter().copied(), path, Err("not loaded".into()))
+    }
+
+    #[test]
+    fn a_tenant_is_found_by_host_before_path_and_by_the_longest_path() -> Result<(), Conflict> {
+        let gateway = Gateway::new(vec![
+            tenant("all", &[], ""),
+            tenant("acme", &[], "/acme"),
+            tenant("acme-eu", &[], "/acme/eu"),
+            tenant("host", &["Host.example", "other.example"], ""),
+            tenant("host-path", &["host.example"], "/acme"),
+        ])?;
+        for (host, path, name, prefix) in [
+            (None, "/api/workspaces", "all", 0),
+            (Some("unknown"), "/", "all", 0),
+            (None, "/acme/api/workspaces", "acme", 5),
+            (None, "/acme/", "acme", 5),
+            (None, "/acme", "acme", 5),
+            (None, "/acmes/api", "all", 0),
+            (None, "/acme/eu/api", "acme-eu", 8),
+            (None, "//acme", "all", 0),
+            (Some("host.example"), "/api", "host", 0),
+            (Some("HOST.example."), "/api", "host", 0),
+            (Some("other.example"), "/acme/api", "host", 0),
+            (Some("host.example"), "/acme/api", "host-path", 5),
+        ] {
+            let found = gateway.find(host, path).map(|(tenant, prefix)| (tenant.name.clone(), prefix));
+            assert_eq!(found, Some((name.to_owned(), prefix)), "{host:?} {path}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn where_no_tenant_takes_every_host_a_stranger_finds_none() -> Result<(), Conflict> {
+        let gateway = Gateway::new(vec![tenant("host", &["host.example"], "/a")])?;
+        assert!(gateway.find(None, "/a").is_none() && gateway.find(Some("host.example"), "/b").is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn two_tenants_of_one_place_are_refused_and_those_before_stay() -> Result<(), Conflict> {
+        let gateway = Gateway::new(vec![tenant("one", &["a.example"], "")])?;
+        let conflict = gateway
+            .replace(vec![tenant("two", &["a.example"], "/x"), tenant("three", &["b.example", "A.example"], "/x")]);
+        assert_eq!(
+            conflict.map_err(|conflict| conflict.to_string()),
+            Err("the tenants two and three have the same a.example/x".into())
+        );
+        assert_eq!(gateway.tenants().len(), 1);
+        Ok(())
+    }
+}

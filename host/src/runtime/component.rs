@@ -1,0 +1,169 @@
+//! A component that was compiled, and held against the contract.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::{Engine, component::Linker};
+
+use super::{
+    engine,
+    glue::{State, bindings::PluginPre},
+};
+
+/// A component of the world `plugin`, ready to be called. Clones are the same one.
+#[derive(Clone)]
+pub struct Component(Arc<Loaded>);
+
+pub(super) struct Loaded {
+    pre: PluginPre<State>,
+    digest: Digest,
+}
+
+/// What tells components apart: the SHA-256 of their bytes, in hex.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Digest(String);
+
+/// Why a component can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The engine can't be made on this machine or with these limits.
+    #[error("the sandbox engine can't start: {0}")]
+    Engine(String),
+    /// The bytes are no component, or one that does not fit the limits.
+    #[error("not a component that can be compiled: {0}")]
+    Compile(String),
+    /// It imports or exports something else than the world `plugin` of `recoup:workspaces`.
+    #[error("not a component of the world recoup:workspaces/plugin@1.0.0: {0}")]
+    World(String),
+    /// Its limits are over those of the pool.
+    #[error("its limits are over the pool's: {0}")]
+    Limits(String),
+    /// The self-check found something that is not stopped.
+    #[error("sandboxes do not hold on this machine: {0}")]
+    Unprotected(String),
+}
+
+/// Compiles a component to what [`Sandboxes::load`](super::Sandboxes::load) takes. Needs no sandboxes:
+/// for a process of its own, which can be held to time and memory.
+///
+/// # Errors
+///
+/// [`LoadError::Compile`] where it is no component.
+pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
+    engine::compiling()?.precompile_component(wasm).map_err(|error| LoadError::Compile(format!("{error:#}")))
+}
+
+impl Component {
+    pub(super) fn compile(
+        engine: &Engine,
+        linker: &Linker<State>,
+        wasm: &[u8],
+        digest: Digest,
+    ) -> Result<Self, LoadError> {
+        let component = wasmtime::component::Component::from_binary(engine, wasm)
+            .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        Self::check(engine, linker, &component, digest)
+    }
+
+    /// # Safety
+    ///
+    /// That of [`Sandboxes::load`](super::Sandboxes::load).
+    #[allow(unsafe_code, reason = "only the caller can know where machine code comes from")]
+    pub(super) unsafe fn load(
+        engine: &Engine,
+        linker: &Linker<State>,
+        compiled: &[u8],
+        digest: Digest,
+    ) -> Result<Self, LoadError> {
+        // SAFETY: the caller's promise is the same.
+        let component = unsafe { wasmtime::component::Component::deserialize(engine, compiled) }
+            .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        Self::check(engine, linker, &component, digest)
+    }
+
+    fn check(
+        engine: &Engine,
+        linker: &Linker<State>,
+        component: &wasmtime::component::Component,
+        digest: Digest,
+    ) -> Result<Self, LoadError> {
+        match linker.instantiate_pre(component).and_then(PluginPre::new) {
+            Ok(pre) => Ok(Self(Arc::new(Loaded { pre, digest }))),
+            Err(error) => Err(LoadError::World(match differences(engine, component) {
+                names if names.is_empty() => format!("{error:#}"),
+                names => format!("it differs in\n{names}({error:#})"),
+            })),
+        }
+    }
+
+    /// What tells it from others.
+    pub fn digest(&self) -> &Digest {
+        &self.0.digest
+    }
+
+    pub(super) fn pre(&self) -> &PluginPre<State> {
+        &self.0.pre
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Loaded> {
+        Arc::downgrade(&self.0)
+    }
+}
+
+impl From<Arc<Loaded>> for Component {
+    fn from(loaded: Arc<Loaded>) -> Self {
+        Self(loaded)
+    }
+}
+
+/// The interfaces of the world, up to the version's minor part.
+const IMPORTS: [&str; 3] = ["recoup:workspaces/types@1.", "recoup:workspaces/auth@1.", "recoup:workspaces/storage@1."];
+const EXPORT: &str = "recoup:workspaces/workspaces@1.";
+
+/// Names alone, a line each as in a diff: `+` is what the component has and the world has not.
+fn differences(engine: &Engine, component: &wasmtime::component::Component) -> String {
+    let own = component.component_type();
+    let mut lines = String::new();
+    for (name, _) in own.imports(engine) {
+        if !IMPORTS.iter().any(|import| name.starts_with(import)) {
+            lines += &format!("  + import {name}\n");
+        }
+    }
+    if !own.exports(engine).any(|(name, _)| name.starts_with(EXPORT)) {
+        lines += &format!("  - export {EXPORT}0.0\n");
+    }
+    lines
+}
+
+impl Digest {
+    /// The digest of a component's bytes.
+    pub fn of(wasm: &[u8]) -> Self {
+        Self(Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Component").field(&self.0.digest).finish()
+    }
+}

@@ -1,0 +1,160 @@
+//! The sandboxes of a host: one engine and one pool of slots, whoever's components run in them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
+use wasmtime::{
+    Engine,
+    component::{HasSelf, Linker},
+};
+
+use super::{
+    Error, LoadError, Pool,
+    component::{Component, Digest, Loaded},
+    engine,
+    glue::{State, bindings::Plugin},
+};
+
+/// The sandboxes that all tenants of a host share. Clones are the same ones.
+#[derive(Clone)]
+pub struct Sandboxes(Arc<Shared>);
+
+struct Shared {
+    engine: Engine,
+    linker: Linker<State>,
+    pool: Pool,
+    /// For requests in a sandbox or waiting for one.
+    places: Semaphore,
+    sandboxes: Semaphore,
+    /// Components in use, by their bytes: the same ones are compiled once.
+    components: Mutex<HashMap<Digest, Weak<Loaded>>>,
+}
+
+/// How much of a pool is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Requests in a sandbox.
+    pub running: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
+    /// Components that are loaded, the same bytes counted once.
+    pub components: usize,
+}
+
+impl Sandboxes {
+    /// Makes the engine, reserves the address space of its slots, and starts its clock.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Engine`] where this machine can't do that.
+    pub fn new(pool: Pool) -> Result<Self, LoadError> {
+        let engine = engine::running(&pool)?;
+        let mut linker = Linker::new(&engine);
+        Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
+            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let places = Semaphore::new(pool.concurrency.saturating_add(pool.queue).min(Semaphore::MAX_PERMITS));
+        let sandboxes = Semaphore::new(pool.concurrency.min(Semaphore::MAX_PERMITS));
+        Ok(Self(Arc::new(Shared { engine, linker, pool, places, sandboxes, components: Mutex::default() })))
+    }
+
+    /// Compiles a component in this process, whatever time and memory that takes: for one that is
+    /// trusted so far. One that is in use is found by its bytes.
+    ///
+    /// # Errors
+    ///
+    /// A [`LoadError`] that says what is wrong with it.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Component, LoadError> {
+        let digest = Digest::of(wasm);
+        match self.find(&digest) {
+            Some(component) => Ok(component),
+            None => self.keep(Component::compile(&self.0.engine, &self.0.linker, wasm, digest)?),
+        }
+    }
+
+    /// Loads what [`compile`](super::compile) made, by another process perhaps, of the component
+    /// `wasm`.
+    ///
+    /// # Errors
+    ///
+    /// A [`LoadError`] that says what is wrong with it.
+    ///
+    /// # Safety
+    ///
+    /// `compiled` is machine code that will run: it has to come from [`compile`](super::compile),
+    /// unchanged.
+    #[allow(unsafe_code, reason = "only the caller can know where machine code comes from")]
+    pub unsafe fn load(&self, wasm: &[u8], compiled: &[u8]) -> Result<Component, LoadError> {
+        let digest = Digest::of(wasm);
+        match self.find(&digest) {
+            Some(component) => Ok(component),
+            // SAFETY: the caller's promise is the same.
+            None => self.keep(unsafe { Component::load(&self.0.engine, &self.0.linker, compiled, digest) }?),
+        }
+    }
+
+    /// The component of these bytes, where it is in use.
+    pub fn find(&self, digest: &Digest) -> Option<Component> {
+        self.components().get(digest)?.upgrade().map(Component::from)
+    }
+
+    fn keep(&self, component: Component) -> Result<Component, LoadError> {
+        let mut components = self.components();
+        components.retain(|_, component| component.strong_count() > 0);
+        components.insert(component.digest().clone(), component.downgrade());
+        Ok(component)
+    }
+
+    fn components(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Weak<Loaded>>> {
+        self.0.components.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// What they were made with.
+    pub fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// How much is in use now.
+    pub fn usage(&self) -> Usage {
+        let Shared { pool, places, sandboxes, .. } = &*self.0;
+        let running = pool.concurrency.saturating_sub(sandboxes.available_permits());
+        let taken = pool.concurrency.saturating_add(pool.queue).saturating_sub(places.available_permits());
+        let components = self.components().values().filter(|component| component.strong_count() > 0).count();
+        Usage { running, waiting: taken.saturating_sub(running), components }
+    }
+
+    /// Waits for a sandbox, with the others that may wait.
+    pub(super) async fn admit(&self) -> Result<Admitted<'_>, Error> {
+        let place = self.0.places.try_acquire().map_err(|_| Error::Overloaded)?;
+        match timeout(self.0.pool.admission_wait, self.0.sandboxes.acquire()).await {
+            Ok(Ok(sandbox)) => Ok(Admitted { _sandbox: sandbox, _place: place }),
+            _ => Err(Error::Overloaded),
+        }
+    }
+}
+
+/// A request's right to one sandbox, until it is dropped.
+pub(super) struct Admitted<'a> {
+    _sandbox: SemaphorePermit<'a>,
+    _place: SemaphorePermit<'a>,
+}
+
+impl fmt::Debug for Sandboxes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Sandboxes").field("pool", &self.0.pool).field("usage", &self.usage()).finish()
+    }
+}
+
+/// How long a request that was refused should wait: by then those before it have been served.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -1,0 +1,131 @@
+//! Proof, on this machine and with these settings, that what stops a hostile component does.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use uuid::Uuid;
+use wasmtime::{
+    PoolConcurrencyLimitError, Store, Trap,
+    component::{Component, ComponentNamedList, Instance, Lift, Lower},
+};
+
+use super::{Limits, LoadError, Runtime, Sandboxes, State, TICK, rehearsal::Stage};
+use crate::{COMPONENT, auth::Caller, metrics::Meter};
+
+/// The component that tries them, see `self_check.wat`.
+const CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/self_check.wasm"));
+
+/// A page of linear memory, in bytes.
+const PAGE: usize = 64 << 10;
+
+/// How long a busy machine may take over what should end in some ticks.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Sandboxes {
+    /// Runs components that loop, recurse and take memory, and as many at once as there are slots and
+    /// one more: the clock, the limits and the pool have to stop each. Meant for the start of a
+    /// program, before requests come.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Unprotected`], naming what was not stopped.
+    pub async fn self_check(&self) -> Result<(), LoadError> {
+        let pool = self.pool();
+        let own = Limits::default();
+        let limits = Limits {
+            cpu: 5 * TICK,
+            memory: own.memory.min(pool.memory),
+            table_elements: own.table_elements.min(pool.table_elements),
+            ..own
+        };
+        let stage = Arc::new(Stage);
+        let runtime = Runtime::new(
+            self.clone(),
+            self.compile(COMPONENT)?,
+            limits.clone(),
+            stage.clone(),
+            stage,
+            Meter::default(),
+        )?;
+        let check = Check { runtime, component: Component::from_binary(self.engine(), CHECK).map_err(unprotected)? };
+        check.clock().await?;
+        check.stack().await?;
+        check.memory(&limits).await?;
+        check.pool(pool.concurrency).await
+    }
+}
+
+struct Check {
+    runtime: Runtime,
+    component: Component,
+}
+
+impl Check {
+    async fn clock(&self) -> Result<(), LoadError> {
+        match timeout(PATIENCE, self.call::<_, ()>("spin", ())).await {
+            Ok(Err(trap)) if trap.downcast_ref() == Some(&Trap::Interrupt) => Ok(()),
+            other => Err(unprotected(format!("an endless loop is not stopped: {other:?}"))),
+        }
+    }
+
+    async fn stack(&self) -> Result<(), LoadError> {
+        match self.call::<_, ()>("recurse", ()).await {
+            Err(trap) if trap.downcast_ref() == Some(&Trap::StackOverflow) => Ok(()),
+            other => Err(unprotected(format!("endless recursion is not stopped: {other:?}"))),
+        }
+    }
+
+    async fn memory(&self, limits: &Limits) -> Result<(), LoadError> {
+        // One page, one element is there from the start.
+        let pages = u32::try_from(limits.memory / PAGE).unwrap_or(u32::MAX);
+        let elements = u32::try_from(limits.table_elements).unwrap_or(u32::MAX);
+        for (function, more, allowed) in [
+            ("grow", pages.saturating_sub(1), true),
+            ("grow", pages, false),
+            ("extend", elements.saturating_sub(1), true),
+            ("extend", elements, false),
+        ] {
+            match self.call::<_, (bool,)>(function, (more,)).await {
+                Ok((got,)) if got == allowed => {}
+                other => return Err(unprotected(format!("{function} by {more} ends with {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn pool(&self, slots: usize) -> Result<(), LoadError> {
+        let mut held = Vec::new();
+        for _ in 0..slots {
+            held.push(self.instance().await.map_err(|error| unprotected(format!("{error:#}")))?);
+        }
+        match self.instance().await {
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => Ok(()),
+            Err(error) => {
+                Err(unprotected(format!("a sandbox more than {slots} is refused for another reason: {error:#}")))
+            }
+            Ok(_) => Err(unprotected(format!("there are more than {slots} sandboxes"))),
+        }
+    }
+
+    async fn call<P, R>(&self, function: &str, parameters: P) -> wasmtime::Result<R>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let (mut store, instance) = self.instance().await?;
+        let function = instance.get_typed_func::<P, R>(&mut store, function)?;
+        let cpu = store.data().cpu.clone();
+        cpu.count(function.call_async(&mut store, parameters)).await
+    }
+
+    async fn instance(&self) -> wasmtime::Result<(Store<State>, Instance)> {
+        let mut store = self.runtime.new_store(&self.runtime.world, Caller { account_id: Uuid::nil() }, None);
+        let linker = wasmtime::component::Linker::new(self.runtime.sandboxes.engine());
+        let instance = linker.instantiate_async(&mut store, &self.component).await?;
+        Ok((store, instance))
+    }
+}
+
+fn unprotected(what: impl ToString) -> LoadError {
+    LoadError::Unprotected(what.to_string())
+}
