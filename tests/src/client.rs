@@ -29,6 +29,18 @@ impl Client {
     ///
     /// Where no whole answer comes: what the server did is not known then.
     pub fn create(&mut self, body: &str, idempotency_key: Option<&str>) -> Result<Answer> {
+        let key = self.key.clone();
+        let mut headers = vec![("x-api-key", key.as_str())];
+        headers.extend(idempotency_key.map(|key| ("Idempotency-Key", key)));
+        self.post(&headers, body)
+    }
+
+    /// `POST /api/workspaces` with these headers, in which the credential is, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// Where no whole answer comes.
+    pub fn post(&mut self, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
@@ -38,10 +50,9 @@ impl Client {
                 BufReader::new(stream)
             }
         };
-        let idempotency = idempotency_key.map(|key| format!("Idempotency-Key: {key}\r\n")).unwrap_or_default();
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!(
-            "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {}\r\n{idempotency}Content-Length: {}\r\n\r\n{body}",
-            self.key,
+            "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         connection.get_mut().write_all(request.as_bytes())?;
