@@ -3,6 +3,7 @@
 
 mod client;
 pub mod disk;
+pub mod hostile;
 pub mod postgres;
 pub mod trials;
 

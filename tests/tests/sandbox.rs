@@ -3,7 +3,6 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,53 +10,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use uuid::Uuid;
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
 use workspaces_host::{
     CreateWorkspaceRequest,
     auth::{Auth, Caller, Credential, Denial, Grant},
     runtime::{Error, Limits, Runtime},
     storage::sqlite::Sqlite,
 };
-use workspaces_tests::{Deployment, Server};
-
-const OPERATION: &str = "recoup:workspaces/workspaces@1.0.0#create-workspace";
-
-/// A component of the world whose operation does this, and answers 400 with an empty message if it
-/// comes to the end.
-fn component(body: &str) -> Result<Vec<u8>> {
-    let core = format!(
-        r#"(module
-            (import "recoup:workspaces/auth@1.0.0" "authorize"
-                (func $authorize (param i32 i64 i64 i32 i64 i64 i32)))
-            (import "recoup:workspaces/storage@1.0.0" "create-workspace"
-                (func $create (param i32 i32 i32 i32)))
-            (memory (export "memory") 2)
-            (data (i32.const 2048) "hostile")
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
-            ;; A grant for the caller itself.
-            (func $grant (result i32)
-                (call $authorize (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 1024))
-                (i32.load (i32.const 1028)))
-            ;; Creates "hostile" and returns whether storage refused.
-            (func $store (param $grant i32) (result i32)
-                (call $create (local.get $grant) (i32.const 2048) (i32.const 7) (i32.const 1048))
-                (i32.load8_u (i32.const 1048)))
-            (func $spin (loop $again (br $again)))
-            (func $recurse (call $recurse) (call $spin))
-            (func (export "{OPERATION}")
-                (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
-                {body}
-                (i32.store8 (i32.const 512) (i32.const 1))
-                (i32.const 512)))"#
-    );
-    let mut module = wat::parse_str(core)?;
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")))?;
-    let world = resolve.select_world(&[package], Some("plugin"))?;
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-    ComponentEncoder::default().module(&module)?.validate(true).encode()
-}
+use workspaces_tests::{
+    Deployment, Server,
+    hostile::{component, kinds, refused},
+};
 
 /// A server that runs this component, with a key for it.
 fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
@@ -256,22 +218,33 @@ fn a_workspace_that_storage_did_not_create_is_not_reported() -> Result<()> {
 }
 
 #[test]
-fn what_is_not_a_component_of_the_world_is_refused_at_start() -> Result<()> {
-    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "initial-cwd" (func)))))"#;
-    for (bytes, reason) in [
-        (b"nonsense".to_vec(), "not a component that can be compiled"),
-        (wat::parse_str("(module)")?, "not a component that can be compiled"),
-        (wat::parse_str("(component)")?, "recoup:workspaces/workspaces@1.0.0"),
-        (wat::parse_str(wasi)?, "wasi:cli/environment@0.2.0"),
-    ] {
+fn every_kind_of_hostile_component_is_answered_for_and_leaves_the_server_well() -> Result<()> {
+    for kind in kinds()? {
+        let (deployment, server, key) = serve(&kind.component)?;
+        for _ in 0..2 {
+            let answer = server.create(&key, r#"{"name": "hostile"}"#)?;
+            let error = answer.json()?["error"].as_u64();
+            assert_eq!(error, Some(answer.status.into()), "{}", kind.name);
+            assert!(kind.statuses.contains(&answer.status), "{}: {answer:?}", kind.name);
+        }
+        assert_eq!(server.send("GET", "/healthz", &[], b"")?.status, 200, "{}", kind.name);
+        let created = deployment.run(&["workspace", "list"])?.lines().count();
+        assert_eq!(created as u64, kind.creates * 2, "{}", kind.name);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_not_a_component_of_the_world_or_over_the_limits_is_refused_at_start() -> Result<()> {
+    for kind in refused()? {
         let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
         let file = deployment.folder().join("component.wasm");
-        std::fs::write(&file, bytes)?;
+        std::fs::write(&file, kind.component)?;
         let output =
             deployment.output(&["serve", "--listen", "127.0.0.1:0", "--component", file.to_str().context("path")?])?;
         let message = String::from_utf8(output.stderr)?;
-        assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.contains(reason) && message.contains("component.wasm"), "{message}");
+        assert_eq!(output.status.code(), Some(1), "{}: {message}", kind.name);
+        assert!(message.contains(kind.message) && message.contains("component.wasm"), "{}: {message}", kind.name);
     }
     Ok(())
 }

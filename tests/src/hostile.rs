@@ -1,0 +1,121 @@
+//! Components that are wrong or hostile, for what the host makes of them.
+
+mod kinds;
+mod refused;
+
+use std::path::Path;
+
+use anyhow::Result;
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+pub use self::{
+    kinds::{Kind, kinds},
+    refused::{Refused, refused},
+};
+
+const OPERATION: &str = "recoup:workspaces/workspaces@1.0.0#create-workspace";
+
+/// What a component does that asks its host for one grant: with a host that never answers, it waits.
+pub const WAIT: &str = "(drop (call $grant))";
+
+/// A component of the world whose operation does this, and answers 400 with an empty message if it
+/// comes to the end.
+///
+/// # Errors
+///
+/// Where the body is not WebAssembly text.
+pub fn component(body: &str) -> Result<Vec<u8>> {
+    Module { operation: body, ..Module::default() }.component()
+}
+
+/// The core module of a component of the world, in the parts that hostile ones differ in.
+#[derive(Debug, Clone, Copy)]
+pub struct Module<'a> {
+    /// Pages of memory at the start.
+    pub pages: u32,
+    /// Fields beside those that every module here has: tables, data, exports.
+    pub fields: &'a str,
+    /// What the host gets where it asks for memory.
+    pub realloc: &'a str,
+    /// What the operation does; it comes to the end with an answer of 400 with an empty message.
+    pub operation: &'a str,
+}
+
+impl Default for Module<'_> {
+    fn default() -> Self {
+        Self { pages: 2, fields: "", realloc: "(i32.const 65536)", operation: "" }
+    }
+}
+
+impl Module<'_> {
+    /// Makes a component of it.
+    ///
+    /// # Errors
+    ///
+    /// Where a part is not WebAssembly text.
+    pub fn component(&self) -> Result<Vec<u8>> {
+        let Self { pages, fields, realloc, operation } = self;
+        let core = format!(
+            r#"(module
+                (import "recoup:workspaces/auth@1.0.0" "authorize"
+                    (func $authorize (param i32 i64 i64 i32 i64 i64 i32)))
+                (import "recoup:workspaces/auth@1.0.0" "[resource-drop]grant" (func $drop (param i32)))
+                (import "recoup:workspaces/storage@1.0.0" "create-workspace"
+                    (func $create (param i32 i32 i32 i32)))
+                (memory (export "memory") {pages})
+                (data (i32.const 2048) "hostile")
+                (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc})
+                ;; A grant for the caller itself.
+                (func $grant (result i32)
+                    (call $authorize (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 1024))
+                    (i32.load (i32.const 1028)))
+                ;; Creates "hostile" and returns whether storage refused.
+                (func $store (param $grant i32) (result i32)
+                    (call $create (local.get $grant) (i32.const 2048) (i32.const 7) (i32.const 1048))
+                    (i32.load8_u (i32.const 1048)))
+                (func $spin (loop $again (br $again)))
+                (func $recurse (call $recurse) (call $spin))
+                {fields}
+                (func (export "{OPERATION}")
+                    (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                    {operation}
+                    (i32.store8 (i32.const 512) (i32.const 1))
+                    (i32.const 512)))"#
+        );
+        let mut module = wat::parse_str(core)?;
+        let mut resolve = Resolve::default();
+        let (package, _) = resolve.push_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")))?;
+        let world = resolve.select_world(&[package], Some("plugin"))?;
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+        ComponentEncoder::default().module(&module)?.validate(true).encode()
+    }
+}
+
+/// Blocks of the function in [`compile_bomb`].
+const BLOCKS: usize = 800;
+
+/// A small component of the world that takes very long and very much memory to compile, and then does
+/// as it should.
+///
+/// One function jumps into a row of blocks, each of which changes a local of its own: where the blocks
+/// begin, each local changed so far may have two values. A compiler keeps them all apart, so that its
+/// work grows with the square of the size.
+///
+/// # Errors
+///
+/// None, as long as it is WebAssembly text.
+pub fn compile_bomb() -> Result<Vec<u8>> {
+    let locals = "(local i32)".repeat(BLOCKS);
+    let opened = "(block ".repeat(BLOCKS);
+    let targets: String = (0..BLOCKS).map(|block| format!("{block} ")).collect();
+    let blocks: String =
+        (1..=BLOCKS).map(|local| format!(") (local.set {local} (i32.load (i32.const {})))", local * 4)).collect();
+    let sum: String = (1..=BLOCKS).map(|local| format!("(local.get {local}) (i32.add)")).collect();
+    let fields = format!(
+        "(func (export \"bomb\") (param i32) (result i32) {locals}
+            {opened} (br_table {targets} (local.get 0)) {blocks}
+            (i32.const 0) {sum})"
+    );
+    Module { fields: &fields, ..Module::default() }.component()
+}

@@ -1,0 +1,69 @@
+//! What is refused before it is called.
+
+use anyhow::{Context as _, Result};
+
+use super::Module;
+
+/// A kind of component that has to be refused when it is loaded.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// What it is.
+    pub name: &'static str,
+    /// The bytes that are said to be a component.
+    pub component: Vec<u8>,
+    /// What the refusal has to say, among other things.
+    pub message: &'static str,
+}
+
+const NOT_COMPILED: &str = "not a component that can be compiled";
+
+/// All of them.
+///
+/// # Errors
+///
+/// None, as long as they are WebAssembly text.
+pub fn refused() -> Result<Vec<Refused>> {
+    let text = |name, text: &str, message| -> Result<Refused> {
+        Ok(Refused { name, component: wat::parse_str(text).context(name)?, message })
+    };
+    let module = |name, module: Module<'_>, message| -> Result<Refused> {
+        Ok(Refused { name, component: module.component().context(name)?, message })
+    };
+    let core = |fields: &str| format!("(component (core module {fields}))");
+    let many = |fields, times| {
+        format!("(component (core module $m {fields}) {})", "(core instance (instantiate $m))".repeat(times))
+    };
+    let (instances, memories, tables) = (many("", 9), many("(memory 1)", 2), many("(table 1 funcref)", 5));
+    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "initial-cwd" (func)))))"#;
+    let other = r#"(component (component $c) (instance $i (instantiate $c))
+        (export "recoup:workspaces/workspaces@2.0.0" (instance $i)))"#;
+    let shape = r#"(component (component $c) (instance $i (instantiate $c))
+        (export "recoup:workspaces/workspaces@1.0.0" (instance $i)))"#;
+    Ok(vec![
+        Refused { name: "no WebAssembly", component: b"nonsense".to_vec(), message: NOT_COMPILED },
+        Refused { name: "nothing", component: Vec::new(), message: NOT_COMPILED },
+        text("a core module", "(module)", NOT_COMPILED)?,
+        text("a component that exports nothing", "(component)", "recoup:workspaces/workspaces@1.0.0")?,
+        text("a component of another version's world", other, "recoup:workspaces/workspaces@1.0.0")?,
+        text("a component without the operation", shape, "create-workspace")?,
+        text("a component that imports WASI", wasi, "wasi:cli/environment@0.2.0")?,
+        text("a memory of 64 bits", &core("(memory i64 1)"), "memory64")?,
+        text("two memories in a module", &core("(memory 1) (memory 1)"), "multiple memories")?,
+        text("two memories in a component", &memories, "2 Wasm linear memories")?,
+        text("nine core instances", &instances, "9 core module instances")?,
+        text("tail calls", &core("(func $f (return_call $f))"), "tail calls")?,
+        text(
+            "relaxed SIMD",
+            &core("(func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0))))"),
+            "relaxed SIMD",
+        )?,
+        text("shared memory", &core("(memory 1 1 shared)"), "threads")?,
+        module("more memory than the limit", Module { pages: 257, ..Module::default() }, "minimum byte size")?,
+        module(
+            "a larger table than the limit",
+            Module { fields: "(table 10001 funcref)", ..Module::default() },
+            "minimum element size of 10001",
+        )?,
+        text("five tables in a component", &tables, "5 tables")?,
+    ])
+}
