@@ -19,6 +19,7 @@ use workspaces_host::{
 use workspaces_tests::{
     Deployment, Server,
     hostile::{component, kinds, refused},
+    trials::canary,
 };
 
 /// A server that runs this component, with a key for it.
@@ -231,6 +232,16 @@ fn every_kind_of_hostile_component_is_answered_for_and_leaves_the_server_well() 
         let created = deployment.run(&["workspace", "list"])?.lines().count();
         assert_eq!(created as u64, kind.creates * 2, "{}", kind.name);
     }
+    Ok(())
+}
+
+#[test]
+fn nothing_that_a_sandbox_leaves_is_found_by_a_later_one() -> Result<()> {
+    assert_eq!(canary::control()?, ["memory", "global", "table"], "it finds what is there");
+    let report = canary::run(2000)?;
+    // However they ended, every one of them looked before.
+    let expected = canary::Report { answered: 1000, trapped: 800, out_of_time: 8, abandoned: 192, found: Vec::new() };
+    assert_eq!(report, expected);
     Ok(())
 }
 

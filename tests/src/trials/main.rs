@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use workspaces_tests::{
     postgres::Postgres,
     trials::{
-        Backend, failover, idempotency, io_faults,
+        Backend, canary, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
         parity, power_cut, program, slow, throughput,
     },
@@ -63,6 +63,11 @@ enum Trial {
     Slow {
         #[arg(long, default_value_t = 2000)]
         connections: usize,
+    },
+    /// Look for what earlier sandboxes left in the memory of later ones
+    Canary {
+        #[arg(long, default_value_t = 100_000)]
+        reuses: usize,
     },
     /// Measure creates a second with wrk, group commit against one commit a request
     Throughput {
@@ -126,6 +131,10 @@ fn main() -> Result<()> {
             }
         }
         Trial::Slow { connections } => println!("{:?}", slow::run(&program, connections)?),
+        Trial::Canary { reuses } => {
+            println!("found where one was left: {:?}", canary::control()?);
+            println!("{:?}", canary::run(reuses)?);
+        }
         Trial::Throughput { rounds, seconds, postgres } => {
             let server = if postgres { Some(Postgres::start()?) } else { None };
             throughput::run(&program, rounds, seconds, server.as_ref().map(Postgres::url).as_deref())?;

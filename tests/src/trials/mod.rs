@@ -1,5 +1,6 @@
 //! What takes long or breaks things: run small by the tests, and at length by `trials`.
 
+pub mod canary;
 pub mod failover;
 pub mod idempotency;
 pub mod io_faults;

@@ -1,0 +1,218 @@
+//! A component that looks for what earlier instances left in the memory it is given, and leaves something itself.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use async_trait::async_trait;
+use tokio::{sync::Notify, task::JoinSet};
+use uuid::Uuid;
+use workspaces_host::{
+    CreateWorkspaceRequest,
+    auth::{Auth, Caller, Credential, Denial, Grant},
+    runtime::{Error, Limits, Runtime},
+    storage::sqlite::Sqlite,
+};
+
+use crate::hostile::{Module, WAIT};
+
+/// What was seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Instances that looked around and then answered.
+    pub answered: usize,
+    /// Those that trapped.
+    pub trapped: usize,
+    /// Those that ran until their time was over.
+    pub out_of_time: usize,
+    /// Those that were dropped while they waited for the host, as when a client goes away.
+    pub abandoned: usize,
+    /// Where canaries were found.
+    pub found: Vec<String>,
+}
+
+/// Places for instances: few, so that each is used again soon.
+const SLOTS: usize = 4;
+
+/// Tasks that call, more than there are places.
+const TASKS: usize = 2 * SLOTS;
+
+/// Looks for a canary in all of its memory, grown to 1 MiB, its globals and its table, and says with the
+/// number of the place where one is; the writers put one there. The table is larger than what the host keeps
+/// resident of one, and so is the memory.
+const FIELDS: &str = r#"
+    (table $table 2000 funcref) (elem declare func $spin)
+    (global $number (mut i64) (i64.const 0))
+    (global $function (mut funcref) (ref.null func))
+    (func $canary (result i64) (i64.const 0x6361_6e61_7279_2121))
+    (func $find (result i32) (local $at i32)
+        (loop $more
+            (if (i64.eq (i64.load (local.get $at)) (call $canary)) (then (return (i32.const 1))))
+            (local.set $at (i32.add (local.get $at) (i32.const 8)))
+            (br_if $more (i32.lt_u (local.get $at) (i32.const 1048576))))
+        (if (i64.eq (global.get $number) (call $canary)) (then (return (i32.const 2))))
+        (if (i32.eqz (ref.is_null (global.get $function))) (then (return (i32.const 2))))
+        (local.set $at (i32.const 0))
+        (loop $more
+            (if (i32.eqz (ref.is_null (table.get $table (local.get $at)))) (then (return (i32.const 3))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $at) (i32.const 2000))))
+        (i32.const 0))
+    (func $memory (local $at i32)
+        (loop $more
+            (i64.store (local.get $at) (call $canary))
+            (local.set $at (i32.add (local.get $at) (i32.const 8)))
+            (br_if $more (i32.lt_u (local.get $at) (i32.const 1048576)))))
+    (func $global (global.set $number (call $canary)) (global.set $function (ref.func $spin)))
+    (func $table (table.fill $table (i32.const 0) (ref.func $spin) (i32.const 2000)))"#;
+
+/// The places, by their numbers less one; eight bytes are one store.
+const PLACES: [&[u8; 8]; 3] = [b"memory  ", b"global  ", b"table   "];
+
+/// A component that first does this, then looks, answers with the place where it found a canary, and if it
+/// found none leaves its own in all of them and ends as the length of the name has it.
+fn component(first: &str) -> Result<Vec<u8>> {
+    let [memory, global, table] = PLACES.map(|place| u64::from_le_bytes(*place));
+    let answer = "(i64.store (i32.const 512) (i64.const 1)) (i64.store (i32.const 520) (i64.const 0))";
+    let operation = format!(
+        "(drop (memory.grow (i32.const 14)))
+         {first}
+         (local.set 0 (call $find))
+         (if (local.get 0) (then
+            {answer}
+            (i64.store (i32.const 528) (select (i64.const {memory})
+                (select (i64.const {global}) (i64.const {table}) (i32.eq (local.get 0) (i32.const 2)))
+                (i32.eq (local.get 0) (i32.const 1))))
+            (i32.store (i32.const 520) (i32.const 528))
+            (i32.store (i32.const 524) (i32.const 8))
+            (return (i32.const 512))))
+         (call $memory) (call $global) (call $table)
+         (if (i32.eq (local.get 2) (i32.const {TRAP})) (then unreachable))
+         (if (i32.eq (local.get 2) (i32.const {OUT_OF_TIME})) (then (call $spin)))
+         (if (i32.eq (local.get 2) (i32.const {ABANDONED})) (then {WAIT}))
+         {answer}"
+    );
+    Module { fields: FIELDS, operation: &operation, ..Module::default() }.component()
+}
+
+/// How instances end, as the lengths of the names that they are sent.
+const ANSWER: usize = 1;
+const TRAP: usize = 2;
+const OUT_OF_TIME: usize = 3;
+const ABANDONED: usize = 4;
+
+/// The end of a call: mostly answers and traps, which take turns, and the slow ones rarely.
+fn end(call: usize) -> usize {
+    match call {
+        call if call % 250 == 249 => OUT_OF_TIME,
+        call if call % 10 == 9 => ABANDONED,
+        call if call % 2 == 1 => TRAP,
+        _ => ANSWER,
+    }
+}
+
+/// Never answers, and says when it was asked, to the task whose number the caller's id is.
+struct Silent {
+    asked: [Notify; TASKS],
+}
+
+#[async_trait]
+impl Auth for Silent {
+    async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
+        Err(Denial::Unauthenticated)
+    }
+
+    async fn authorize(&self, caller: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {
+        let task = usize::try_from(caller.account_id.as_u128()).ok().and_then(|task| self.asked.get(task));
+        task.ok_or(Denial::Unavailable)?.notify_one();
+        pending().await
+    }
+}
+
+/// The host's sandboxes with this component in them.
+struct World {
+    runtime: Runtime,
+    auth: Arc<Silent>,
+}
+
+impl World {
+    fn new(component: &[u8]) -> Result<Self> {
+        // Time for all to have their turn, on a slow machine too.
+        let limits = Limits { concurrency: SLOTS, admission_wait: Duration::from_secs(60), ..Limits::default() };
+        let auth = Arc::new(Silent { asked: [const { Notify::const_new() }; TASKS] });
+        let runtime = Runtime::new(component, limits, auth.clone(), Arc::new(Sqlite::in_memory()?))?;
+        Ok(Self { runtime, auth })
+    }
+
+    /// One call from a task; the place where it found a canary.
+    async fn call(&self, task: usize, end: usize) -> Result<Option<String>> {
+        let caller = Caller { account_id: Uuid::from_u128(u128::try_from(task)?) };
+        let request = CreateWorkspaceRequest { name: Some("n".repeat(end)), ..Default::default() };
+        let answer = tokio::select! {
+            answer = self.runtime.create_workspace(caller, request, None) => answer,
+            () = self.auth.asked[task].notified() => return Ok(None),
+        };
+        match (end, answer) {
+            (_, Err(Error::InvalidRequest(place))) if !place.is_empty() => Ok(Some(place.trim_end().into())),
+            (ANSWER, Err(Error::InvalidRequest(_)))
+            | (TRAP, Err(Error::Component(_)))
+            | (OUT_OF_TIME, Err(Error::OutOfTime(_))) => Ok(None),
+            (end, answer) => bail!("with end {end} it got {answer:?}"),
+        }
+    }
+}
+
+/// Calls so often.
+///
+/// # Errors
+///
+/// Where a call does not end as it should.
+pub fn run(calls: usize) -> Result<Report> {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(SLOTS).enable_all().build()?;
+    let world = Arc::new(World::new(&component("")?)?);
+    tokio.block_on(async {
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let world = world.clone();
+            tasks.spawn(async move {
+                let mut report = Report::default();
+                for call in (task..calls).step_by(TASKS) {
+                    let end = end(call);
+                    report.found.extend(world.call(task, end).await?);
+                    *match end {
+                        ANSWER => &mut report.answered,
+                        TRAP => &mut report.trapped,
+                        OUT_OF_TIME => &mut report.out_of_time,
+                        _ => &mut report.abandoned,
+                    } += 1;
+                }
+                Ok::<_, anyhow::Error>(report)
+            });
+        }
+        let mut sum = Report::default();
+        while let Some(report) = tasks.join_next().await {
+            let report = report??;
+            sum.answered += report.answered;
+            sum.trapped += report.trapped;
+            sum.out_of_time += report.out_of_time;
+            sum.abandoned += report.abandoned;
+            sum.found.extend(report.found);
+        }
+        Ok(sum)
+    })
+}
+
+/// Has a canary written to each place before it looks: what it then finds shows that it can.
+///
+/// # Errors
+///
+/// Where it does not find one.
+pub fn control() -> Result<Vec<String>> {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut found = Vec::new();
+    for place in PLACES {
+        let place = String::from_utf8(place.to_vec())?;
+        let world = World::new(&component(&format!("(call ${})", place.trim_end()))?)?;
+        found.push(tokio.block_on(world.call(0, ANSWER))?.context("not found")?);
+    }
+    Ok(found)
+}
