@@ -107,6 +107,20 @@ impl Workspaces {
         self.admit(credential).await?.create_workspace(request, key).await
     }
 
+    /// The same for a caller whose credential somebody else has checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_workspace`](Self::create_workspace).
+    pub async fn create_workspace_for(
+        &self,
+        caller: Caller,
+        request: CreateWorkspaceRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Created, Error> {
+        self.admit_caller(caller)?.create_workspace(request, key).await
+    }
+
     /// Finds out who calls, and whether the tenant's rate has room for it: all that a request costs
     /// before its body is read.
     ///
@@ -114,8 +128,11 @@ impl Workspaces {
     ///
     /// [`Error::Credential`] or [`Error::OverShare`].
     pub(crate) async fn admit(&self, credential: &Credential) -> Result<Admitted<'_>, Error> {
-        let caller = self.auth.authenticate(credential).await?;
         // Strangers do not count: nobody else can use up a tenant's rate.
+        self.admit_caller(self.auth.authenticate(credential).await?)
+    }
+
+    fn admit_caller(&self, caller: Caller) -> Result<Admitted<'_>, Error> {
         if let Some(Err(early)) = self.rate.as_ref().map(RateLimiter::check) {
             return Err(Error::OverShare { retry_after: early.wait_time_from(DefaultClock::default().now()) });
         }

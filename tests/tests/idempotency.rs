@@ -9,9 +9,9 @@ use rusqlite::Connection;
 use serde_json::json;
 use uuid::Uuid;
 use workspaces_host::{
-    COMPONENT, CreateWorkspaceRequest, Workspace,
+    CreateWorkspaceRequest, Workspace, Workspaces,
     auth::{Auth, Basis, Caller, Credential, Denial, Grant},
-    runtime::{Error, Limits, Runtime},
+    runtime::Error,
     storage::{self, Claim, Created, IdempotencyKey, Storage},
 };
 use workspaces_tests::{Answer, Deployment, Server};
@@ -205,10 +205,10 @@ impl Storage for Slow {
 
 #[tokio::test]
 async fn a_second_request_while_the_first_is_in_progress_is_told_so() -> Result<()> {
-    let runtime = Runtime::new(COMPONENT, Limits::default(), Arc::new(Slow), Arc::new(Slow))?;
+    let workspaces = Workspaces::builder(Arc::new(Slow), Arc::new(Slow)).build()?;
     let call = |key: &str| {
         let key = IdempotencyKey::new(key).ok();
-        runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), key)
+        workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), key)
     };
     let (first, second, other) = tokio::join!(call("a"), call("a"), call("b"));
     assert!(first.is_ok() && other.is_ok(), "{first:?} {other:?}");

@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use uuid::Uuid;
 use workspaces_host::{
-    CreateWorkspaceRequest,
+    CreateWorkspaceRequest, Workspaces,
     auth::{Auth, Caller, Credential, Denial, Grant},
-    runtime::{Error, Limits, Runtime},
+    runtime::{Error, Limits, Pool, Sandboxes},
     storage::sqlite::Sqlite,
 };
 use workspaces_tests::{
@@ -77,12 +77,17 @@ impl Auth for Slow {
     }
 }
 
+fn slow(component: &[u8], wait: Duration, limits: Limits, pool: Pool) -> Result<Workspaces> {
+    let builder = Workspaces::builder(Arc::new(Sqlite::in_memory()?), Arc::new(Slow(wait)));
+    Ok(builder.component(component).limits(limits).sandboxes(Sandboxes::new(pool)?).build()?)
+}
+
 /// How a component fares with a slow auth, and how long it takes.
 async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Result<(Result<(), Error>, Duration)> {
-    let runtime = Runtime::new(&component(body)?, limits, Arc::new(Slow(wait)), Arc::new(Sqlite::in_memory()?))?;
+    let workspaces = slow(&component(body)?, wait, limits, Pool::default())?;
     let start = Instant::now();
     let answer =
-        runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None).await;
+        workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None).await;
     Ok((answer.map(drop), start.elapsed()))
 }
 
@@ -109,10 +114,10 @@ async fn a_wait_for_the_host_ends_with_the_wall_clock() -> Result<()> {
 
 #[tokio::test]
 async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
-    let limits = Limits { concurrency: 1, admission_wait: Duration::from_millis(50), ..Limits::default() };
-    let auth = Arc::new(Slow(Duration::from_secs(2)));
-    let runtime = Runtime::new(&component("(drop (call $grant))")?, limits, auth, Arc::new(Sqlite::in_memory()?))?;
-    let call = || runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let pool = Pool { concurrency: 1, admission_wait: Duration::from_millis(50), ..Pool::default() };
+    let (wait, limits) = (Duration::from_secs(2), Limits::default());
+    let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
+    let call = || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
     let (first, second) = tokio::join!(call(), call());
     assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
     assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");
@@ -122,10 +127,11 @@ async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
 #[tokio::test]
 async fn requests_over_the_queue_are_refused_at_once() -> Result<()> {
     let hour = Duration::from_secs(3600);
-    let limits = Limits { concurrency: 1, queue: 1, admission_wait: hour, wall_clock: hour, ..Limits::default() };
-    let auth = Arc::new(Slow(Duration::from_millis(200)));
-    let runtime = Runtime::new(&component("(drop (call $grant))")?, limits, auth, Arc::new(Sqlite::in_memory()?))?;
-    let call = || runtime.create_workspace(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let limits = Limits { wall_clock: hour, ..Limits::default() };
+    let pool = Pool { concurrency: 1, queue: 1, admission_wait: hour, ..Pool::default() };
+    let wait = Duration::from_millis(200);
+    let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
+    let call = || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
     let third = async {
         // The two before it have been polled once by then.
         tokio::task::yield_now().await;

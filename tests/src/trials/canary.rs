@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use tokio::{sync::Notify, task::JoinSet};
 use uuid::Uuid;
 use workspaces_host::{
-    CreateWorkspaceRequest,
+    CreateWorkspaceRequest, Workspaces,
     auth::{Auth, Caller, Credential, Denial, Grant},
-    runtime::{Error, Limits, Runtime},
+    runtime::{Error, Pool, Sandboxes},
     storage::sqlite::Sqlite,
 };
 
@@ -130,17 +130,20 @@ impl Auth for Silent {
 
 /// The host's sandboxes with this component in them.
 struct World {
-    runtime: Runtime,
+    workspaces: Workspaces,
     auth: Arc<Silent>,
 }
 
 impl World {
     fn new(component: &[u8]) -> Result<Self> {
         // Time for all to have their turn, on a slow machine too.
-        let limits = Limits { concurrency: SLOTS, admission_wait: Duration::from_secs(60), ..Limits::default() };
+        let pool = Pool { concurrency: SLOTS, admission_wait: Duration::from_secs(60), ..Pool::default() };
         let auth = Arc::new(Silent { asked: [const { Notify::const_new() }; TASKS] });
-        let runtime = Runtime::new(component, limits, auth.clone(), Arc::new(Sqlite::in_memory()?))?;
-        Ok(Self { runtime, auth })
+        let workspaces = Workspaces::builder(Arc::new(Sqlite::in_memory()?), auth.clone())
+            .component(component)
+            .sandboxes(Sandboxes::new(pool)?)
+            .build()?;
+        Ok(Self { workspaces, auth })
     }
 
     /// One call from a task; the place where it found a canary.
@@ -148,7 +151,7 @@ impl World {
         let caller = Caller { account_id: Uuid::from_u128(u128::try_from(task)?) };
         let request = CreateWorkspaceRequest { name: Some("n".repeat(end)), ..Default::default() };
         let answer = tokio::select! {
-            answer = self.runtime.create_workspace(caller, request, None) => answer,
+            answer = self.workspaces.create_workspace_for(caller, request, None) => answer,
             () = self.auth.asked[task].notified() => return Ok(None),
         };
         match (end, answer) {

@@ -5,13 +5,12 @@ use std::{future::pending, net::SocketAddr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime as Tokio;
 use workspaces_host::{
-    COMPONENT,
+    Workspaces,
     auth::{
         Basis, Grant,
         api_key::{ApiKeys, Pepper, generate},
     },
-    http::{self, server},
-    runtime::{Limits, Runtime},
+    http::server,
     storage::{Database as _, NewKey, Storage as _, sqlite::Sqlite},
 };
 
@@ -164,11 +163,11 @@ impl Service {
     fn serve(database: Sqlite, key: String) -> Result<Self> {
         let database = Arc::new(database);
         let auth = Arc::new(ApiKeys::new(database.clone(), PEPPER, None));
-        let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
+        let routes = Arc::new(Workspaces::builder(database, auth).build()?).router();
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = tokio.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
-        tokio.spawn(server::serve(listener, http::router(auth, runtime), server::CONNECTIONS, pending()));
+        tokio.spawn(server::serve(listener, routes, server::CONNECTIONS, pending()));
         Ok(Self { address, key, _tokio: tokio })
     }
 }
