@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -246,7 +247,8 @@ fn nothing_that_a_sandbox_leaves_is_found_by_a_later_one() -> Result<()> {
     assert_eq!(canary::control()?, ["memory", "global", "table"], "it finds what is there");
     let report = canary::run(2000)?;
     // However they ended, every one of them looked before.
-    let expected = canary::Report { answered: 1000, trapped: 800, out_of_time: 8, abandoned: 192, found: Vec::new() };
+    let expected =
+        canary::Report { answered: 1000, trapped: 800, out_of_time: 8, abandoned: 192, found: BTreeMap::new() };
     assert_eq!(report, expected);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A component that looks for what earlier instances left in the memory it is given, and leaves something itself.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
@@ -26,8 +26,8 @@ pub struct Report {
     pub out_of_time: usize,
     /// Those that were dropped while they waited for the host, as when a client goes away.
     pub abandoned: usize,
-    /// Where canaries were found.
-    pub found: Vec<String>,
+    /// Where canaries were found, and how often.
+    pub found: BTreeMap<String, usize>,
 }
 
 /// Places for instances: few, so that each is used again soon.
@@ -180,7 +180,9 @@ pub fn run(calls: usize) -> Result<Report> {
                 let mut report = Report::default();
                 for call in (task..calls).step_by(TASKS) {
                     let end = end(call);
-                    report.found.extend(world.call(task, end).await?);
+                    if let Some(place) = world.call(task, end).await? {
+                        *report.found.entry(place).or_default() += 1;
+                    }
                     *match end {
                         ANSWER => &mut report.answered,
                         TRAP => &mut report.trapped,
@@ -198,7 +200,9 @@ pub fn run(calls: usize) -> Result<Report> {
             sum.trapped += report.trapped;
             sum.out_of_time += report.out_of_time;
             sum.abandoned += report.abandoned;
-            sum.found.extend(report.found);
+            for (place, times) in report.found {
+                *sum.found.entry(place).or_default() += times;
+            }
         }
         Ok(sum)
     })
