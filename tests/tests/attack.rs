@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use workspaces_tests::trials::slow;
+use workspaces_tests::trials::{overload, slow};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
@@ -14,5 +14,15 @@ fn slow_connections_are_closed_and_keep_nobody_from_an_answer() -> Result<()> {
     assert_eq!(report.closed, 400, "{report:?}");
     // Eight seconds for a head, or for a body after its head.
     assert!(report.longest > Duration::from_secs(7) && report.longest < Duration::from_secs(10), "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn clients_beyond_what_can_be_served_are_refused_and_the_others_are_served() -> Result<()> {
+    // Any other answer fails it, and so does a server that does not serve a client afterwards.
+    let report = overload::run(PROGRAM, 1, 10, Duration::from_secs(2))?;
+    let (peak, overload) = (&report.peak[0], &report.overload[0]);
+    assert!(peak.created > 0 && peak.refused == 0, "{report:?}");
+    assert!(overload.created > 0 && overload.refused > 0, "{report:?}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The program `trials`: runs one at length and prints what it saw.
 #![allow(clippy::print_stdout, reason = "its answers go to standard output")]
 
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -10,7 +10,7 @@ use workspaces_tests::{
     trials::{
         Backend, canary, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        parity, power_cut, program, slow, throughput,
+        overload, parity, power_cut, program, slow, throughput,
     },
 };
 
@@ -68,6 +68,17 @@ enum Trial {
     Canary {
         #[arg(long, default_value_t = 100_000)]
         reuses: usize,
+    },
+    /// Measure what gets done when many times more clients come than can be served
+    Overload {
+        /// How many times the clients that find the peak
+        #[arg(long, default_value_t = 10)]
+        times: usize,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// For how long, at the peak and over it, in each round
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
     },
     /// Measure creates a second with wrk, group commit against one commit a request
     Throughput {
@@ -134,6 +145,10 @@ fn main() -> Result<()> {
         Trial::Canary { reuses } => {
             println!("found where one was left: {:?}", canary::control()?);
             println!("{:?}", canary::run(reuses)?);
+        }
+        Trial::Overload { times, rounds, seconds } => {
+            println!("{:32}{:>12}{:>12}", "medians", "peak", "overload");
+            println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
         }
         Trial::Throughput { rounds, seconds, postgres } => {
             let server = if postgres { Some(Postgres::start()?) } else { None };

@@ -7,6 +7,7 @@ pub mod io_faults;
 pub mod kill_loop;
 mod ledger;
 mod load;
+pub mod overload;
 pub mod parity;
 pub mod power_cut;
 pub mod slow;

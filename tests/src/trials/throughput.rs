@@ -183,7 +183,7 @@ fn probe(folder: &Path) -> Result<()> {
 }
 
 /// What a process holds in memory and held at most, in MiB.
-fn memory(process: u32) -> Result<[f64; 2]> {
+pub(super) fn memory(process: u32) -> Result<[f64; 2]> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let field = |name: &str| -> Result<f64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such field")?;

@@ -1,0 +1,231 @@
+//! Goodput when far more clients want to create than the server can serve.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Backend, World,
+    throughput::{memory, quantile},
+};
+use crate::{Client, Server};
+
+/// Clients that find the peak: more don't get more done.
+const CLIENTS: usize = 64;
+
+/// How long a client that was refused waits: a tenth of the second that `Retry-After` asks for, so that
+/// clients count that don't listen.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+
+/// How long an answer may take before there is none.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often the server's memory is looked at.
+const SAMPLE: Duration = Duration::from_millis(100);
+
+/// What was seen, in the order of the rounds.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// With as many clients as find the peak.
+    pub peak: Vec<Phase>,
+    /// With so many times more.
+    pub overload: Vec<Phase>,
+    /// What the server held in memory before the first client, in MiB.
+    pub idle: f64,
+}
+
+/// What the clients of one phase saw; times in milliseconds, memory in MiB.
+#[derive(Debug, Clone, Default)]
+pub struct Phase {
+    /// Creates that were acknowledged, and how many that is a second.
+    pub created: usize,
+    /// A second.
+    pub goodput: f64,
+    /// Answers of 429 and 503.
+    pub refused: usize,
+    /// The 99th percentile of the latencies of creates.
+    pub created_p99: f64,
+    /// That of refusals.
+    pub refused_p99: f64,
+    /// The longest that a refusal took.
+    pub refused_longest: f64,
+    /// The most that the server held in memory at a moment it was looked at.
+    pub resident_most: f64,
+    /// And at the end.
+    pub resident_end: f64,
+}
+
+impl Report {
+    /// The median of a figure over the rounds, at the peak and under overload; rounds without the figure
+    /// don't count.
+    fn medians(&self, figure: impl Fn(&Phase) -> f64) -> [f64; 2] {
+        [&self.peak, &self.overload].map(|phases| {
+            let figures: Vec<_> = phases.iter().map(&figure).filter(|figure| figure.is_finite()).collect();
+            if figures.is_empty() { f64::NAN } else { quantile(figures, 50) }
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name, figure: fn(&Phase) -> f64| {
+            let [peak, overload] = self.medians(figure);
+            writeln!(f, "{name:32}{peak:>12.1}{overload:>12.1}")
+        };
+        line("creates a second", |phase| phase.goodput)?;
+        line("refusals in the round", |phase| phase.refused as f64)?;
+        line("p99 of creates, ms", |phase| phase.created_p99)?;
+        line("p99 of refusals, ms", |phase| phase.refused_p99)?;
+        line("longest refusal, ms", |phase| phase.refused_longest)?;
+        line("most memory, MiB", |phase| phase.resident_most)?;
+        line("memory at the end, MiB", |phase| phase.resident_end)?;
+        let [peak, overload] = self.medians(|phase| phase.goodput);
+        writeln!(f, "memory before, MiB: {:.1}", self.idle)?;
+        if self.overload.iter().any(|phase| phase.refused == 0) {
+            writeln!(f, "nobody was refused in a round: it was not overloaded")?;
+        }
+        write!(f, "overload : peak = {:.2}", overload / peak)
+    }
+}
+
+/// Finds the peak and then overloads it with so many times the clients, in turns.
+///
+/// # Errors
+///
+/// Where an answer is none of 201, 429 and 503, or the server does not serve a client afterwards.
+pub fn run(program: &str, rounds: usize, times: usize, phase: Duration) -> Result<Report> {
+    ensure!(rounds > 0 && times > 0, "at least one round of one client");
+    let world = World::new(program, Backend::Sqlite)?;
+    let server = world.deployment.serve(&["--log", "off"])?;
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let [idle, _] = memory(server.id())?;
+    let mut report = Report { peak: Vec::new(), overload: Vec::new(), idle };
+    for _ in 0..rounds {
+        report.peak.push(tokio.block_on(load(&server, &world.key, CLIENTS, phase))?);
+        report.overload.push(tokio.block_on(load(&server, &world.key, CLIENTS * times, phase))?);
+    }
+    let answer = Client::new(server.address(), &world.key).create("{}", None)?;
+    ensure!(answer.status == 201, "after the overload a client got {answer:?}");
+    Ok(report)
+}
+
+/// The answers that one or more clients got.
+#[derive(Default)]
+struct Answers {
+    /// The latencies of creates that were acknowledged within the phase.
+    created: Vec<f64>,
+    /// Those of refusals.
+    refused: Vec<f64>,
+}
+
+/// So many clients at once, for as long as a phase is.
+async fn load(server: &Server, key: &str, clients: usize, phase: Duration) -> Result<Phase> {
+    let request: Arc<str> = format!(
+        "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: 2\r\n\r\n{{}}"
+    )
+    .into();
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(Connection::open(server.address()).await?);
+    }
+    let start = Instant::now();
+    let end = start + phase;
+    let mut tasks = JoinSet::new();
+    for connection in connections {
+        tasks.spawn(create(connection, request.clone(), end));
+    }
+    let mut seen = Phase::default();
+    while Instant::now() < end {
+        sleep(SAMPLE).await;
+        [seen.resident_end, _] = memory(server.id())?;
+        seen.resident_most = seen.resident_most.max(seen.resident_end);
+    }
+    let mut answers = Answers::default();
+    while let Some(client) = tasks.join_next().await {
+        let client = client??;
+        answers.created.extend(client.created);
+        answers.refused.extend(client.refused);
+    }
+    seen.created = answers.created.len();
+    seen.goodput = seen.created as f64 / phase.as_secs_f64();
+    seen.refused = answers.refused.len();
+    seen.created_p99 = last(&answers.created, 99);
+    seen.refused_p99 = last(&answers.refused, 99);
+    seen.refused_longest = last(&answers.refused, 100);
+    Ok(seen)
+}
+
+/// The latency that so many of a hundred don't exceed; not a number where there are none.
+fn last(latencies: &[f64], hundredths: usize) -> f64 {
+    if latencies.is_empty() { f64::NAN } else { quantile(latencies.to_vec(), hundredths) }
+}
+
+/// One client, that sends the next request when it has the answer.
+async fn create(mut connection: Connection, request: Arc<str>, end: Instant) -> Result<Answers> {
+    let mut answers = Answers::default();
+    while Instant::now() < end {
+        let sent = Instant::now();
+        let status = timeout(PATIENCE, connection.send(&request)).await.context("no answer")??;
+        let latency = sent.elapsed().as_secs_f64() * 1e3;
+        match status {
+            // What comes later is no part of what the phase got done.
+            201 if Instant::now() < end => answers.created.push(latency),
+            201 => {}
+            429 | 503 => {
+                answers.refused.push(latency);
+                sleep(IMPATIENCE).await;
+            }
+            status => anyhow::bail!("an answer that no client may get: {status}"),
+        }
+    }
+    Ok(answers)
+}
+
+/// A connection that is kept, and what was read of it.
+struct Connection {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Connection {
+    async fn open(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).await.context("can't connect: is the limit of open files enough?")?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, read: Vec::new() })
+    }
+
+    /// Sends a request and reads all of its answer, of which it returns the status.
+    async fn send(&mut self, request: &str) -> Result<u16> {
+        self.stream.write_all(request.as_bytes()).await?;
+        loop {
+            if let Some((status, length)) = parse(&self.read)? {
+                self.read.drain(..length);
+                return Ok(status);
+            }
+            ensure!(self.stream.read_buf(&mut self.read).await? > 0, "closed before the answer");
+        }
+    }
+}
+
+/// The status and the length of an answer that is there as a whole.
+fn parse(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(head) = response.parse(bytes)? else { return Ok(None) };
+    let status = response.code.context("no status")?;
+    let value = |name: &str| response.headers.iter().find(|header| header.name == name).map(|header| header.value);
+    ensure!(status != 503 || value("retry-after").is_some(), "503 without Retry-After");
+    let length = head + str::from_utf8(value("content-length").context("no length")?)?.parse::<usize>()?;
+    Ok((bytes.len() >= length).then_some((status, length)))
+}
