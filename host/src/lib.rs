@@ -41,6 +41,8 @@ pub mod storage;
 
 pub mod metrics;
 
+mod excerpt;
+
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 mod tls;
 

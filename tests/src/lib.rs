@@ -109,12 +109,7 @@ impl Deployment {
     ///
     /// Where it does not come to listen.
     pub fn serve(&self, arguments: &[&str]) -> Result<Server> {
-        let mut child = self.server(arguments).stdout(Stdio::piped()).spawn()?;
-        let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on http://").context("it does not listen")?.parse()?;
-        Ok(Server { child, address, _stdout: stdout })
+        Server::start(&mut self.server(arguments))
     }
 }
 
@@ -126,6 +121,20 @@ pub struct Server {
 }
 
 impl Server {
+    /// Starts it by a command of [`Deployment::server`] and waits until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to listen.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        let address = line.trim().strip_prefix("listening on http://").context("it does not listen")?.parse()?;
+        Ok(Self { child, address, _stdout: stdout })
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 use workspaces_host::{
     CreateWorkspaceRequest, Workspaces,
@@ -27,11 +27,31 @@ use workspaces_tests::{
 fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
     let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
     let file = deployment.folder().join("component.wasm");
-    std::fs::write(&file, component)?;
+    fs::write(&file, component)?;
     let account = deployment.run(&["account", "create"])?;
     let key = deployment.run(&["key", "create", &account])?;
     let server = deployment.serve(&["--component", file.to_str().context("path")?])?;
     Ok((deployment, server, key))
+}
+
+/// What the server logs of a component's trap, within the function that bears this name: the line as it
+/// is, and the cause that it gives.
+fn logged(name: &str, format: &str) -> Result<(String, String)> {
+    let quoted: String = name.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+    let functions = format!("(func $\"{quoted}\" unreachable)");
+    let (deployment, server, key) = serve(&component_with(&functions, &format!("(call $\"{quoted}\")"))?)?;
+    drop(server);
+    let (component, log) = (deployment.folder().join("component.wasm"), deployment.folder().join("log"));
+    let mut command = deployment.server(&["--log-format", format, "--component", component.to_str().context("path")?]);
+    let server = Server::start(command.stderr(File::create(&log)?))?;
+    assert_eq!(server.create(&key, "{}")?.status, 500);
+    let text = fs::read_to_string(log)?;
+    let [line] = text.lines().collect::<Vec<_>>()[..] else { anyhow::bail!("not one line: {text:?}") };
+    let cause = match format {
+        "json" => serde_json::from_str::<Value>(line)?["cause"].as_str().context("no cause")?.to_owned(),
+        _ => line.split_once(" cause=").context("no cause")?.1.to_owned(),
+    };
+    Ok((line.to_owned(), cause))
 }
 
 /// Runs the component three times: every answer is this one, and names nothing internal. Returns how
@@ -143,6 +163,31 @@ async fn requests_over_the_queue_are_refused_at_once() -> Result<()> {
     assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
     assert!(matches!(second, Err(Error::InvalidRequest(_))), "one may wait: {second:?}");
     assert!(matches!(third, Err(Error::Overloaded)) && refused < served, "{third:?}");
+    Ok(())
+}
+
+#[test]
+fn the_names_of_a_components_functions_are_escaped_in_the_log() -> Result<()> {
+    let name = "a\nb\r\u{1b}[31mc\" status=201 \u{7}\u{7f}\u{9b}2J\u{2028}\u{202e}d";
+    for format in ["human", "json"] {
+        let (line, cause) = logged(name, format)?;
+        let plain = |character: char| !character.is_control() && !matches!(character, '\u{2028}' | '\u{202e}');
+        assert!(line.chars().all(plain), "{line:?}");
+        match format {
+            "json" => assert!(cause.contains(name), "{cause:?}"),
+            _ => assert!(cause.contains(r#"a\nb\r\u{1b}[31mc\" status=201 "#), "{cause:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn of_a_trap_only_so_much_is_logged_its_cause_included() -> Result<()> {
+    for format in ["human", "json"] {
+        let (line, cause) = logged(&"x".repeat(50_000), format)?;
+        assert!(cause.contains("unreachable") && cause.contains("bytes left out"), "{cause}");
+        assert!((4 << 10..5 << 10).contains(&line.len()), "{}", line.len());
+    }
     Ok(())
 }
 

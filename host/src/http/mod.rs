@@ -1,7 +1,6 @@
 //! The route `POST /api/workspaces` and what stands around it.
 
 mod answer;
-mod excerpt;
 mod idempotency;
 mod json;
 mod request_id;

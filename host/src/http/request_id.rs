@@ -11,7 +11,8 @@ use axum::{
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::{excerpt::excerpt, trace_context};
+use super::trace_context;
+use crate::excerpt::excerpt;
 
 /// The header a request's id comes in and goes back in.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -143,7 +143,7 @@ impl Runtime {
         if let Some(fault) = &fault {
             self.meter.faulted(fault.kind);
             if self.log.check().is_ok() {
-                tracing::error!(kind = fault.kind, cause = ?fault.text(), "the component failed");
+                tracing::error!(kind = fault.kind, cause = &*fault.text(), "the component failed");
             }
         }
         if self.component.judge(&component, fault.is_some_and(|fault| fault.is_the_components())) {

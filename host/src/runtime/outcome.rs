@@ -1,11 +1,11 @@
 //! What came of a call: the component's answer, or what befell it, held against what storage did.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use wasmtime::Trap;
 
 use super::glue::{TooManyHostCalls, Write, bindings::exports::recoup::workspaces::workspaces as wit};
-use crate::{Workspace, auth::Denial, storage::Created};
+use crate::{Workspace, auth::Denial, excerpt::excerpt, storage::Created};
 
 /// Why no workspace was returned. Strings of five of them are the component's words for the client.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +84,8 @@ impl Fault {
     }
 
     /// Its cause, cut to what one fault may log: a component writes its own function names.
-    pub(super) fn text(&self) -> &str {
-        &self.cause[..self.cause.floor_char_boundary(MAX_LOGGED)]
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        excerpt(&self.cause, MAX_LOGGED)
     }
 
     /// What the request gets for it where nothing was written.

@@ -5,6 +5,7 @@ mod access;
 mod bodies;
 mod clients;
 mod http;
+mod log;
 mod server;
 mod world;
 

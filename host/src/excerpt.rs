@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// The text where it has at most `most` bytes, else its beginning and its end, in as many, and how many
 /// are left out between them.
-pub(super) fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return text.into();
     }
