@@ -14,13 +14,20 @@ use crate::Answer;
 pub struct Client {
     address: SocketAddr,
     key: String,
+    path: String,
     connection: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
     /// A client of the server at this address, with an API key. Connects with the first request.
     pub fn new(address: SocketAddr, key: &str) -> Self {
-        Self { address, key: key.into(), connection: None }
+        Self { address, key: key.into(), path: String::new(), connection: None }
+    }
+
+    /// Of the tenant under this path.
+    #[must_use]
+    pub fn under(self, path: &str) -> Self {
+        Self { path: path.into(), ..self }
     }
 
     /// `POST /api/workspaces`, with an idempotency key perhaps.
@@ -52,7 +59,8 @@ impl Client {
         };
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!(
-            "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            "POST {}/api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            self.path,
             body.len()
         );
         connection.get_mut().write_all(request.as_bytes())?;

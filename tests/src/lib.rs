@@ -2,12 +2,14 @@
 //! send what no well-behaved client would.
 
 mod client;
+mod tenants;
 pub mod disk;
 pub mod hostile;
 pub mod postgres;
 pub mod trials;
 
 pub use client::Client;
+pub use tenants::{Tenants, variant};
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -117,6 +119,7 @@ impl Deployment {
 pub struct Server {
     child: Child,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     _stdout: BufReader<std::process::ChildStdout>,
 }
 
@@ -132,12 +135,28 @@ impl Server {
         let mut line = String::new();
         stdout.read_line(&mut line)?;
         let address = line.trim().strip_prefix("listening on http://").context("it does not listen")?.parse()?;
-        Ok(Self { child, address, _stdout: stdout })
+        let mut admin = None;
+        if command.get_args().any(|argument| argument == "--admin") {
+            line.clear();
+            stdout.read_line(&mut line)?;
+            let address = line.trim().strip_prefix("administration on http://").context("no administration")?;
+            admin = Some(address.parse()?);
+        }
+        Ok(Self { child, address, admin, _stdout: stdout })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its administration listens, if it was started with `--admin`.
+    ///
+    /// # Errors
+    ///
+    /// Where it was not.
+    pub fn admin(&self) -> Result<SocketAddr> {
+        self.admin.context("started without --admin")
     }
 
     /// Its process.

@@ -1,0 +1,103 @@
+//! A deployment of many tenants.
+
+use std::{fs, process::Output};
+
+use anyhow::Result;
+
+use crate::{Answer, Deployment, PEPPER, Server};
+
+/// A folder with a configuration file, and a database for each tenant.
+pub struct Tenants {
+    deployment: Deployment,
+}
+
+impl Tenants {
+    /// One with a configuration yet to be written.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no place for it.
+    pub fn new(program: &str) -> Result<Self> {
+        let deployment = Deployment::new(program)?;
+        fs::write(deployment.folder().join("pepper"), PEPPER)?;
+        Ok(Self { deployment })
+    }
+
+    /// The folder's deployment, to run commands in.
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// Makes an account in the database `<name>.db`, and a key for it.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn key(&self, name: &str) -> Result<String> {
+        let database = format!("sqlite:{name}.db");
+        let account = self.deployment.run(&["account", "create", "--database", &database])?;
+        self.deployment.run(&["key", "create", &account, "--database", &database])
+    }
+
+    /// Writes a file into the folder.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        // At once, as a deployment does it: nobody reads half of it.
+        let (folder, new) = (self.deployment.folder(), format!("{name}.new"));
+        fs::write(folder.join(&new), content)?;
+        Ok(fs::rename(folder.join(new), folder.join(name))?)
+    }
+
+    /// Writes the configuration: the tenants' sections, with a pepper for all.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn configure(&self, sections: &str) -> Result<()> {
+        self.write("gateway.toml", format!("defaults.key-pepper-file = \"pepper\"\n{sections}"))
+    }
+
+    /// Starts the server with its administration.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to listen.
+    pub fn serve(&self) -> Result<Server> {
+        self.deployment.serve(&["--config", "gateway.toml", "--admin", "127.0.0.1:0"])
+    }
+
+    /// `workspaces reload`.
+    ///
+    /// # Errors
+    ///
+    /// Where it can't be started.
+    pub fn reload(&self, server: &Server) -> Result<Output> {
+        self.deployment.output(&["reload", "--json", "--admin", &server.admin()?.to_string()])
+    }
+}
+
+impl Server {
+    /// `POST /api/workspaces` to the tenant under this path.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no answer in HTTP.
+    pub fn create_at(&self, path: &str, key: &str, body: &str) -> Result<Answer> {
+        let headers = [("Content-Type", "application/json"), ("x-api-key", key)];
+        self.send("POST", &format!("{path}/api/workspaces"), &headers, body.as_bytes())
+    }
+}
+
+/// The built-in component with other bytes: a custom section behind it that says so much.
+pub fn variant(text: &[u8]) -> Vec<u8> {
+    // Lengths of under 128 are one byte of LEB128.
+    let length = u8::try_from(text.len()).unwrap_or(u8::MAX).min(100);
+    let name = b"variant";
+    let mut section = vec![0, length + 8, 7];
+    section.extend_from_slice(name);
+    section.extend_from_slice(&text[..usize::from(length)]);
+    [workspaces_host::COMPONENT, &section].concat()
+}
