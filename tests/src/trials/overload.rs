@@ -56,7 +56,9 @@ pub struct Phase {
     pub refused: usize,
     /// The 99th percentile of the latencies of creates.
     pub created_p99: f64,
-    /// That of refusals.
+    /// The median of the latencies of refusals: of those at once, unless most had waited in the queue.
+    pub refused_median: f64,
+    /// The 99th percentile of them.
     pub refused_p99: f64,
     /// The longest that a refusal took.
     pub refused_longest: f64,
@@ -81,11 +83,13 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name, figure: fn(&Phase) -> f64| {
             let [peak, overload] = self.medians(figure);
-            writeln!(f, "{name:32}{peak:>12.1}{overload:>12.1}")
+            let show = |figure: f64| if figure.is_nan() { "-".into() } else { format!("{figure:.1}") };
+            writeln!(f, "{name:32}{:>12}{:>12}", show(peak), show(overload))
         };
         line("creates a second", |phase| phase.goodput)?;
         line("refusals in the round", |phase| phase.refused as f64)?;
         line("p99 of creates, ms", |phase| phase.created_p99)?;
+        line("median of refusals, ms", |phase| phase.refused_median)?;
         line("p99 of refusals, ms", |phase| phase.refused_p99)?;
         line("longest refusal, ms", |phase| phase.refused_longest)?;
         line("most memory, MiB", |phase| phase.resident_most)?;
@@ -161,6 +165,7 @@ async fn load(server: &Server, key: &str, clients: usize, phase: Duration) -> Re
     seen.goodput = seen.created as f64 / phase.as_secs_f64();
     seen.refused = answers.refused.len();
     seen.created_p99 = last(&answers.created, 99);
+    seen.refused_median = last(&answers.refused, 50);
     seen.refused_p99 = last(&answers.refused, 99);
     seen.refused_longest = last(&answers.refused, 100);
     Ok(seen)
