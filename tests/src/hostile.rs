@@ -60,6 +60,7 @@ impl Module<'_> {
             r#"(module
                 (import "recoup:workspaces/auth@1.0.0" "authorize"
                     (func $authorize (param i32 i64 i64 i32 i64 i64 i32)))
+                (import "recoup:workspaces/auth@1.0.0" "[method]grant.account-id" (func $account (param i32 i32)))
                 (import "recoup:workspaces/auth@1.0.0" "[resource-drop]grant" (func $drop (param i32)))
                 (import "recoup:workspaces/storage@1.0.0" "create-workspace"
                     (func $create (param i32 i32 i32 i32)))
@@ -90,6 +91,48 @@ impl Module<'_> {
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
         ComponentEncoder::default().module(&module)?.validate(true).encode()
     }
+}
+
+/// A component that does as it should, with a name of its own, and traps where it is given one of four
+/// bytes.
+///
+/// # Errors
+///
+/// None, as long as it is WebAssembly text.
+pub fn two_faced() -> Result<Vec<u8>> {
+    let fields = "
+        (func $digit (param $at i32) (param $value i32)
+            (i32.store8 (local.get $at) (i32.add (local.get $value)
+                (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $value) (i32.const 9))))))
+        ;; The text of a UUID that is there as two numbers.
+        (func $text (param $from i32) (param $at i32) (local $octet i32) (local $value i32)
+            (loop $more
+                (local.set $value (i32.load8_u (i32.add (local.get $from) (i32.xor (local.get $octet) (i32.const 7)))))
+                (if (i32.and
+                        (i32.le_u (i32.sub (local.get $octet) (i32.const 4)) (i32.const 6))
+                        (i32.eqz (i32.and (local.get $octet) (i32.const 1))))
+                    (then
+                        (i32.store8 (local.get $at) (i32.const 45))
+                        (local.set $at (i32.add (local.get $at) (i32.const 1)))))
+                (call $digit (local.get $at) (i32.shr_u (local.get $value) (i32.const 4)))
+                (call $digit (i32.add (local.get $at) (i32.const 1)) (i32.and (local.get $value) (i32.const 15)))
+                (local.set $at (i32.add (local.get $at) (i32.const 2)))
+                (local.set $octet (i32.add (local.get $octet) (i32.const 1)))
+                (br_if $more (i32.lt_u (local.get $octet) (i32.const 16)))))";
+    let operation = "
+        (if (i32.and (local.get 0) (i32.eq (local.get 2) (i32.const 4))) (then unreachable))
+        (local.set 0 (call $grant))
+        (call $account (local.get 0) (i32.const 1072))
+        (if (call $store (local.get 0)) (then unreachable))
+        (call $text (i32.const 1056) (i32.const 1152))
+        (call $text (i32.const 1072) (i32.const 1216))
+        (i32.store8 (i32.const 512) (i32.const 0))
+        (i32.store (i32.const 516) (i32.const 1152)) (i32.store (i32.const 520) (i32.const 36))
+        (i32.store (i32.const 524) (i32.const 2048)) (i32.store (i32.const 528) (i32.const 7))
+        (i32.store (i32.const 532) (i32.const 1216)) (i32.store (i32.const 536) (i32.const 36))
+        (i32.store8 (i32.const 540) (i32.const 1))
+        (return (i32.const 512))";
+    Module { fields, operation, ..Module::default() }.component()
 }
 
 /// Blocks of the function in [`compile_bomb`].

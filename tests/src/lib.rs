@@ -2,10 +2,10 @@
 //! send what no well-behaved client would.
 
 mod client;
-mod tenants;
 pub mod disk;
 pub mod hostile;
 pub mod postgres;
+mod tenants;
 pub mod trials;
 
 pub use client::Client;

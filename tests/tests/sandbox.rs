@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
-    collections::BTreeMap,
+    fs::{self, File},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use workspaces_host::{
 };
 use workspaces_tests::{
     Deployment, Server,
-    hostile::{component, kinds, refused},
+    hostile::{Module, component, kinds, refused},
     trials::canary,
 };
 
@@ -38,8 +38,9 @@ fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
 /// is, and the cause that it gives.
 fn logged(name: &str, format: &str) -> Result<(String, String)> {
     let quoted: String = name.bytes().map(|byte| format!("\\{byte:02x}")).collect();
-    let functions = format!("(func $\"{quoted}\" unreachable)");
-    let (deployment, server, key) = serve(&component_with(&functions, &format!("(call $\"{quoted}\")"))?)?;
+    let (fields, operation) = (format!("(func $\"{quoted}\" unreachable)"), format!("(call $\"{quoted}\")"));
+    let module = Module { fields: &fields, operation: &operation, ..Module::default() };
+    let (deployment, server, key) = serve(&module.component()?)?;
     drop(server);
     let (component, log) = (deployment.folder().join("component.wasm"), deployment.folder().join("log"));
     let mut command = deployment.server(&["--log-format", format, "--component", component.to_str().context("path")?]);
@@ -107,8 +108,9 @@ fn slow(component: &[u8], wait: Duration, limits: Limits, pool: Pool) -> Result<
 async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Result<(Result<(), Error>, Duration)> {
     let workspaces = slow(&component(body)?, wait, limits, Pool::default())?;
     let start = Instant::now();
-    let answer =
-        workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None).await;
+    let answer = workspaces
+        .create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None)
+        .await;
     Ok((answer.map(drop), start.elapsed()))
 }
 
@@ -138,7 +140,8 @@ async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
     let pool = Pool { concurrency: 1, admission_wait: Duration::from_millis(50), ..Pool::default() };
     let (wait, limits) = (Duration::from_secs(2), Limits::default());
     let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
-    let call = || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let call =
+        || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
     let (first, second) = tokio::join!(call(), call());
     assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
     assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");
@@ -152,7 +155,8 @@ async fn requests_over_the_queue_are_refused_at_once() -> Result<()> {
     let pool = Pool { concurrency: 1, queue: 1, admission_wait: hour, ..Pool::default() };
     let wait = Duration::from_millis(200);
     let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
-    let call = || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let call =
+        || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
     let third = async {
         // The two before it have been polled once by then.
         tokio::task::yield_now().await;

@@ -26,7 +26,8 @@ const MAX_PATH: usize = 1 << 10;
 /// Takes the client's id, or makes one, sends it back, and logs the request under it.
 pub(super) async fn identify(request: Request, next: Next) -> Response {
     let id = taken(&request).unwrap_or_else(|| Uuid::now_v7().to_string());
-    let span = tracing::info_span!(
+    // Of the highest level: an error's line names its request whatever else is logged.
+    let span = tracing::error_span!(
         "request",
         id,
         tenant = tracing::field::Empty,

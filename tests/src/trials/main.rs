@@ -10,7 +10,7 @@ use workspaces_tests::{
     trials::{
         Backend, canary, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        overload, parity, power_cut, program, slow, throughput,
+        overload, parity, power_cut, program, slow, swaps, throughput,
     },
 };
 
@@ -79,6 +79,11 @@ enum Trial {
         /// For how long, at the peak and over it, in each round
         #[arg(long, default_value_t = 5)]
         seconds: u64,
+    },
+    /// Swap a tenant's component under load
+    Swaps {
+        #[arg(long, default_value_t = 100)]
+        swaps: usize,
     },
     /// Measure creates a second with wrk, group commit against one commit a request
     Throughput {
@@ -150,6 +155,7 @@ fn main() -> Result<()> {
             println!("{:32}{:>12}{:>12}", "medians", "peak", "overload");
             println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
         }
+        Trial::Swaps { swaps } => println!("{:?}", swaps::run(&program, swaps)?),
         Trial::Throughput { rounds, seconds, postgres } => {
             let server = if postgres { Some(Postgres::start()?) } else { None };
             throughput::run(&program, rounds, seconds, server.as_ref().map(Postgres::url).as_deref())?;

@@ -11,6 +11,7 @@ pub mod overload;
 pub mod parity;
 pub mod power_cut;
 pub mod slow;
+pub mod swaps;
 pub mod throughput;
 
 use std::path::PathBuf;

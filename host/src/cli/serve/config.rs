@@ -43,7 +43,8 @@ pub(in crate::cli) fn read(path: &Path) -> Result<Plan> {
         let line = error.span().map_or(1, |span| line(&text, span.start));
         let shown = error.to_string();
         // The first line says no more than where it is.
-        let (_, shown) = shown.trim_end().split_once('\n').unwrap_or_default();
+        let (_, shown) = shown.split_once('\n').unwrap_or_default();
+        let shown = shown.trim_end().trim_end_matches(error.message()).trim_end();
         anyhow!("{name}:{line}: {}\n{shown}", error.message())
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
