@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     sync::Arc,
     time::{Duration, Instant},
@@ -307,7 +308,7 @@ fn what_is_not_a_component_of_the_world_or_over_the_limits_is_refused_at_start()
     for kind in refused()? {
         let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
         let file = deployment.folder().join("component.wasm");
-        std::fs::write(&file, kind.component)?;
+        fs::write(&file, kind.component)?;
         let output =
             deployment.output(&["serve", "--listen", "127.0.0.1:0", "--component", file.to_str().context("path")?])?;
         let message = String::from_utf8(output.stderr)?;
