@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use super::serve::plan::Compiler;
@@ -57,6 +57,8 @@ impl Compile {
 impl Compiler {
     /// Holds this process to the limits from now on.
     fn confine(self) -> Result<()> {
+        // Who serves comes first.
+        let _ = nice(10);
         let seconds = self.time.as_secs().saturating_add(1);
         for (resource, most) in [
             // Of private memory: what is only reserved does not count.

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 use workspaces_tests::{
     postgres::Postgres,
     trials::{
-        Backend, canary, failover, idempotency, io_faults,
+        Backend, canary, crowd, failover, hostile, idempotency, io_faults,
         kill_loop::{self, Victim},
         overload, parity, power_cut, program, slow, swaps, throughput,
     },
@@ -79,6 +79,22 @@ enum Trial {
         /// For how long, at the peak and over it, in each round
         #[arg(long, default_value_t = 5)]
         seconds: u64,
+    },
+    /// Call hostile components of every kind beside a healthy tenant
+    Hostile {
+        #[arg(long, default_value_t = 1000)]
+        runs: usize,
+        /// Components that compile for ever, which the server has to give up, a second each
+        #[arg(long, default_value_t = 100)]
+        bombs: usize,
+    },
+    /// Start a server of very many tenants
+    Crowd {
+        #[arg(long, default_value_t = 1000)]
+        tenants: usize,
+        /// All of them on one database, in place of one each
+        #[arg(long)]
+        one_database: bool,
     },
     /// Swap a tenant's component under load
     Swaps {
@@ -155,6 +171,14 @@ fn main() -> Result<()> {
             println!("{:32}{:>12}{:>12}", "medians", "peak", "overload");
             println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
         }
+        Trial::Hostile { runs, bombs } => {
+            let report = hostile::run(&program, runs, bombs)?;
+            for kind in &report.kinds {
+                println!("{kind:?}");
+            }
+            println!("{:?}", hostile::Report { kinds: Vec::new(), ..report });
+        }
+        Trial::Crowd { tenants, one_database } => println!("{:?}", crowd::run(&program, tenants, one_database)?),
         Trial::Swaps { swaps } => println!("{:?}", swaps::run(&program, swaps)?),
         Trial::Throughput { rounds, seconds, postgres } => {
             let server = if postgres { Some(Postgres::start()?) } else { None };

@@ -1,7 +1,9 @@
 //! What takes long or breaks things: run small by the tests, and at length by `trials`.
 
 pub mod canary;
+pub mod crowd;
 pub mod failover;
+pub mod hostile;
 pub mod idempotency;
 pub mod io_faults;
 pub mod kill_loop;

@@ -69,9 +69,10 @@ pub fn run(program: &str, connections: usize) -> Result<Report> {
     let (address, key) = (server.address(), world.key.as_str());
     let stop = AtomicBool::new(false);
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let alone = healthy(address, key, || false)?;
+    let client = || Client::new(address, key);
+    let alone = healthy(client(), &|| false)?;
     let (kept, beside) = thread::scope(|scope| {
-        let healthy = scope.spawn(|| healthy(address, key, || !stop.load(Relaxed)));
+        let healthy = scope.spawn(|| healthy(client(), &|| !stop.load(Relaxed)));
         let kept = tokio.block_on(attack(address, key, connections));
         stop.store(true, Relaxed);
         Ok::<_, anyhow::Error>((kept?, healthy.join().ok().context("the healthy client panicked")??))
@@ -83,8 +84,8 @@ pub fn run(program: &str, connections: usize) -> Result<Report> {
 
 /// Creates at an easy pace, for [`ALONE`] at least and as long as `more` says so; the 99th percentile of
 /// what it waited.
-fn healthy(address: SocketAddr, key: &str, more: impl Fn() -> bool) -> Result<Duration> {
-    let (mut client, mut latencies, start) = (Client::new(address, key), Vec::new(), Instant::now());
+pub(super) fn healthy(mut client: Client, more: &dyn Fn() -> bool) -> Result<Duration> {
+    let (mut latencies, start) = (Vec::new(), Instant::now());
     while start.elapsed() < ALONE || more() {
         let sent = Instant::now();
         let answer = client.create("{}", None)?;
