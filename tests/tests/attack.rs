@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use workspaces_tests::trials::{overload, slow};
+use workspaces_tests::trials::{hostile, malformed, overload, slow};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
@@ -24,5 +24,21 @@ fn clients_beyond_what_can_be_served_are_refused_and_the_others_are_served() -> 
     let (peak, overload) = (&report.peak[0], &report.overload[0]);
     assert!(peak.created > 0 && peak.refused == 0, "{report:?}");
     assert!(overload.created > 0 && overload.refused > 0, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn malformed_requests_are_refused_in_json_and_harm_nobody() -> Result<()> {
+    let report = malformed::run(PROGRAM, 20_000, 1)?;
+    assert!(report.requests >= 20_000, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn hostile_components_of_every_kind_harm_no_other_tenant() -> Result<()> {
+    // An answer that a kind may not get fails it, and so does one of the healthy tenant's but 201.
+    let report = hostile::run(PROGRAM, 2, 1)?;
+    assert!(report.kinds.len() > 15 && report.refused > 15 && report.bombs == 1, "{report:?}");
+    assert!(report.kinds.iter().all(|kind| kind.runs == 2), "{report:?}");
     Ok(())
 }

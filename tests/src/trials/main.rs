@@ -10,7 +10,7 @@ use workspaces_tests::{
     trials::{
         Backend, canary, crowd, failover, hostile, idempotency, io_faults,
         kill_loop::{self, Victim},
-        overload, parity, power_cut, program, slow, swaps, throughput,
+        malformed, overload, parity, power_cut, program, slow, swaps, throughput,
     },
 };
 
@@ -101,6 +101,13 @@ enum Trial {
         #[arg(long, default_value_t = 100)]
         swaps: usize,
     },
+    /// Send malformed requests, made by hand and by mutation, and hold each answer to its form
+    Malformed {
+        #[arg(long, default_value_t = 1_000_000)]
+        requests: usize,
+        #[arg(long, default_value_t = fastrand::u64(..))]
+        seed: u64,
+    },
     /// Measure creates a second with wrk, group commit against one commit a request
     Throughput {
         #[arg(long, default_value_t = 5)]
@@ -180,6 +187,7 @@ fn main() -> Result<()> {
         }
         Trial::Crowd { tenants, one_database } => println!("{:?}", crowd::run(&program, tenants, one_database)?),
         Trial::Swaps { swaps } => println!("{:?}", swaps::run(&program, swaps)?),
+        Trial::Malformed { requests, seed } => println!("{:?}", malformed::run(&program, requests, seed)?),
         Trial::Throughput { rounds, seconds, postgres } => {
             let server = if postgres { Some(Postgres::start()?) } else { None };
             throughput::run(&program, rounds, seconds, server.as_ref().map(Postgres::url).as_deref())?;

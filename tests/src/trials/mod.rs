@@ -9,6 +9,7 @@ pub mod io_faults;
 pub mod kill_loop;
 mod ledger;
 mod load;
+pub mod malformed;
 pub mod overload;
 pub mod parity;
 pub mod power_cut;

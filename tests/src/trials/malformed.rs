@@ -1,0 +1,250 @@
+//! Malformed requests over raw connections: a corpus made by hand, then mutants of valid requests.
+
+mod body;
+mod corpus;
+mod mutant;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fastrand::Rng;
+use rusqlite::Connection;
+
+use self::{
+    corpus::Case,
+    mutant::{Generator, Mutant},
+    wire::Wire,
+};
+use super::{Backend, World};
+use crate::{Answer, Server};
+
+/// Clients at once.
+const CLIENTS: usize = 8;
+
+/// How many requests a client sends at most before it reads the answers.
+const PIPELINED: usize = 8;
+
+/// Sent behind what may be framed wrongly: its answer shows that the connection went on, and ends it.
+const LAST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nx-request-id: last\r\nConnection: close\r\n\r\n";
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How many requests were sent, or what began as one.
+    pub requests: usize,
+    /// How many answers of the host had each status.
+    pub statuses: BTreeMap<u16, usize>,
+    /// How many answers were hyper's own, without a body, to heads that it could not read.
+    pub by_hyper: BTreeMap<u16, usize>,
+    /// How many got no answer: cut off in the middle, or of no known protocol.
+    pub unanswered: usize,
+    /// How many of the 201 gave the answer of an earlier request again.
+    pub replayed: usize,
+    /// How many workspaces there are at the end.
+    pub workspaces: usize,
+    /// How many connections were cut off before their last answer, each with a create under way perhaps.
+    pub cut: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What valid requests are made of.
+struct Scene {
+    address: SocketAddr,
+    key: String,
+    account: String,
+    organization: String,
+}
+
+impl Scene {
+    /// Puts the key where `KEY` is.
+    fn fill(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut filled, mut rest) = (Vec::new(), bytes);
+        while let Some(at) = rest.windows(3).position(|word| word == b"KEY") {
+            filled.extend([&rest[..at], self.key.as_bytes()].concat());
+            rest = &rest[at + 3..];
+        }
+        filled.extend(rest);
+        filled
+    }
+}
+
+/// Sends so many requests to a server on a new SQLite database. The same seed makes the same requests, but for
+/// the key in them.
+///
+/// # Errors
+///
+/// At the first answer that no request may get, with the request; where the server does not live on, has
+/// panicked or logged a failure; where there are other workspaces than those that were acknowledged.
+pub fn run(program: &str, requests: usize, seed: u64) -> Result<Report> {
+    attack(program, requests, seed).with_context(|| format!("malformed requests with the seed {seed}"))
+}
+
+fn attack(program: &str, requests: usize, seed: u64) -> Result<Report> {
+    let world = World::new(program, Backend::Sqlite)?;
+    let account = world.deployment.run(&["account", "create", "--name", "Grace"])?;
+    world.deployment.run(&["organization", "add-member", &world.organization, &account])?;
+    let log = world.deployment.folder().join("log");
+    let server = Server::start(world.deployment.server(&[]).stderr(File::create(&log)?))?;
+    let World { deployment, organization, key, .. } = world;
+    let scene = Scene { address: server.address(), key, account, organization };
+    let (cases, start) = (corpus::cases(&scene), Instant::now());
+    let (mut rng, stopped) = (Rng::with_seed(seed), AtomicBool::new(false));
+    let mut report = Report::default();
+    thread::scope(|scope| -> Result<()> {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|lane| {
+                let generator = Generator::new(rng.fork(), &scene, &cases, lane);
+                let client = Client { address: scene.address, generator, kept: None, report: Report::default() };
+                let own: Vec<_> = cases.iter().skip(lane).step_by(CLIENTS).collect();
+                let share = requests / CLIENTS + usize::from(lane < requests % CLIENTS);
+                let stopped = &stopped;
+                scope.spawn(move || client.run(&own, share, stopped).inspect_err(|_| stopped.store(true, Relaxed)))
+            })
+            .collect();
+        for client in clients {
+            report.add(client.join().unwrap_or_else(|_| bail!("a client panicked"))?);
+        }
+        Ok(())
+    })?;
+    report.took = start.elapsed();
+    ensure!(server.send("GET", "/healthz", &[], b"")?.status == 200, "the server is not well");
+    let written = fs::read_to_string(&log)?;
+    ensure!(written.is_empty(), "the server's log is not empty: {}", &written[..written.floor_char_boundary(4000)]);
+    let count = "SELECT count(*) FROM account_workspace_ids";
+    report.workspaces = Connection::open(deployment.database())?.query_row(count, [], |row| row.get(0))?;
+    let acknowledged = report.statuses.get(&201).copied().unwrap_or_default() - report.replayed;
+    ensure!(
+        (acknowledged..=acknowledged + report.cut).contains(&report.workspaces),
+        "{acknowledged} were acknowledged: {report:?}"
+    );
+    deployment.run(&["database", "check"])?;
+    Ok(report)
+}
+
+impl Report {
+    fn add(&mut self, part: Self) {
+        for (sum, counts) in [(&mut self.statuses, part.statuses), (&mut self.by_hyper, part.by_hyper)] {
+            counts.into_iter().for_each(|(status, count)| *sum.entry(status).or_default() += count);
+        }
+        self.requests += part.requests;
+        self.unanswered += part.unanswered;
+        self.replayed += part.replayed;
+        self.cut += part.cut;
+    }
+
+    /// Judges an answer and counts it.
+    fn count(&mut self, answer: &Answer, to_head: bool) -> Result<()> {
+        let counts = match wire::is_by_hyper(answer, to_head)? {
+            true => &mut self.by_hyper,
+            false => &mut self.statuses,
+        };
+        *counts.entry(answer.status).or_default() += 1;
+        self.replayed += usize::from(answer.header("idempotency-replayed").is_some());
+        Ok(())
+    }
+}
+
+struct Client<'a> {
+    address: SocketAddr,
+    generator: Generator<'a>,
+    /// Where what was sent was framed rightly, for the next.
+    kept: Option<Wire>,
+    report: Report,
+}
+
+impl Client<'_> {
+    fn run(mut self, cases: &[&Case], share: usize, stopped: &AtomicBool) -> Result<Report> {
+        for Case { bytes, statuses } in cases {
+            let seen = self.alone(bytes, false)?;
+            ensure!(seen == *statuses, "{seen:?} instead of {statuses:?} for {}", bytes.escape_ascii());
+        }
+        while self.report.requests < share && !stopped.load(Relaxed) {
+            if self.generator.rng.bool() {
+                let (bytes, is_cut) = self.generator.damaged();
+                self.alone(&bytes, is_cut)?;
+            } else {
+                let most = PIPELINED.min(share - self.report.requests);
+                let count = self.generator.rng.usize(1..=most);
+                let mutants: Vec<_> = (0..count).map(|_| self.generator.framed()).collect();
+                self.together(&mutants)?;
+            }
+        }
+        Ok(self.report)
+    }
+
+    /// Sends something on a connection of its own; the statuses of the answers to it.
+    fn alone(&mut self, bytes: &[u8], is_cut: bool) -> Result<Vec<u16>> {
+        let mut wire = Wire::connect(self.address)?;
+        match is_cut {
+            true => {
+                wire.send(bytes);
+                wire.cut()?;
+            }
+            false => wire.send(&[bytes, LAST].concat()),
+        }
+        let is_to_head = bytes.starts_with(b"HEAD ");
+        let mut statuses = Vec::new();
+        let mut judge = || -> Result<()> {
+            for answer in wire.answers(is_to_head)? {
+                if answer.header("x-request-id") != Some("last") {
+                    let to_head = is_to_head && statuses.is_empty();
+                    self.report.count(&answer, to_head).with_context(|| show(&answer))?;
+                    statuses.push(answer.status);
+                }
+            }
+            Ok(())
+        };
+        judge().with_context(|| bytes.escape_ascii().to_string())?;
+        self.report.requests += 1;
+        self.report.unanswered += usize::from(statuses.is_empty());
+        self.report.cut += usize::from(wire.is_cut);
+        Ok(statuses)
+    }
+
+    /// Sends requests in one piece, each of which has to get its own answer. Those behind one whose body
+    /// the server did not read, and so closed the connection, are sent again.
+    fn together(&mut self, mutants: &[Mutant]) -> Result<()> {
+        let mut rest = mutants;
+        while let [first, ..] = rest {
+            let (mut wire, is_new) = match self.kept.take() {
+                Some(wire) => (wire, false),
+                None => (Wire::connect(self.address)?, true),
+            };
+            wire.send(&rest.iter().flat_map(|mutant| mutant.bytes.iter().copied()).collect::<Vec<_>>());
+            let mut answered = 0;
+            for mutant in rest {
+                let shown = || mutant.bytes.escape_ascii().to_string();
+                let Some(answer) = wire.answer().with_context(shown)? else { break };
+                self.judge(mutant, &answer).with_context(|| show(&answer)).with_context(shown)?;
+                answered += 1;
+            }
+            ensure!(answered > 0 || !is_new, "no answer to {}", first.bytes.escape_ascii());
+            rest = &rest[answered..];
+            if rest.is_empty() {
+                self.kept = Some(wire);
+            }
+        }
+        self.report.requests += mutants.len();
+        Ok(())
+    }
+
+    fn judge(&mut self, mutant: &Mutant, answer: &Answer) -> Result<()> {
+        self.report.count(answer, false)?;
+        ensure!(answer.header("x-request-id") == Some(&mutant.id), "an answer to another request");
+        ensure!(!(mutant.is_malformed && answer.status == 201), "a malformed request was taken");
+        Ok(())
+    }
+}
+
+fn show(answer: &Answer) -> String {
+    format!("{} {:?} {}", answer.status, answer.headers, answer.body.escape_ascii())
+}
