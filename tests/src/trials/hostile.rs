@@ -62,8 +62,11 @@ pub fn run(program: &str, runs: usize, bombs: usize) -> Result<Report> {
     let tenants = Tenants::new(program)?;
     let (key, own, locked) = (tenants.key("hostile")?, tenants.key("healthy")?, tenants.key("locked")?);
     let kinds = kinds()?;
-    let mut sections = String::from("compile.time = \"1s\"\n[tenants.healthy]\npath = \"/healthy\"\ndatabase = \"sqlite:healthy.db\"\n");
-    sections += "[tenants.waits]\npath = \"/waits\"\ndatabase = \"sqlite:locked.db\"\nlimits = { wall-clock = \"2s\" }\n";
+    let mut sections = String::from(
+        "compile.time = \"1s\"\n[tenants.healthy]\npath = \"/healthy\"\ndatabase = \"sqlite:healthy.db\"\n",
+    );
+    sections +=
+        "[tenants.waits]\npath = \"/waits\"\ndatabase = \"sqlite:locked.db\"\nlimits = { wall-clock = \"2s\" }\n";
     for (number, kind) in kinds.iter().enumerate() {
         tenants.write(&format!("{number}.wasm"), &kind.component)?;
         sections += &format!(
@@ -87,7 +90,8 @@ pub fn run(program: &str, runs: usize, bombs: usize) -> Result<Report> {
             }
             seen.push(wait(&tenants, &server, &locked, runs)?);
             tenants.write("bomb.wasm", compile_bomb()?)?;
-            let bomb = "[tenants.bomb]\npath = \"/bomb\"\ncomponent = \"bomb.wasm\"\ndatabase = \"sqlite:hostile.db\"\n";
+            let bomb =
+                "[tenants.bomb]\npath = \"/bomb\"\ncomponent = \"bomb.wasm\"\ndatabase = \"sqlite:hostile.db\"\n";
             tenants.configure(&(sections.clone() + bomb))?;
             for _ in 0..bombs {
                 let output = tenants.reload(&server)?;
