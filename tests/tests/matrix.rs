@@ -230,7 +230,8 @@ impl World {
 
     /// Holds what was answered and written against what the rules say.
     fn judge(&self, database: &Connection, outcome: Outcome, answer: &Answer, written: [i64; 5]) -> Result<()> {
-        ensure!(answer.status == outcome.status(), "{answer:?} instead of {outcome:?}");
+        let text = String::from_utf8_lossy(&answer.body);
+        ensure!(answer.status == outcome.status(), "{} {text} instead of {outcome:?}", answer.status);
         ensure!(written == outcome.rows(), "{written:?} rows more in {TABLES:?} for {outcome:?}");
         let body = answer.json()?;
         let Outcome::Created { account, organization } = outcome else {

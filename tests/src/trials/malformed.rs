@@ -44,7 +44,7 @@ pub struct Report {
     pub statuses: BTreeMap<u16, usize>,
     /// How many answers were hyper's own, without a body, to heads that it could not read.
     pub by_hyper: BTreeMap<u16, usize>,
-    /// How many got no answer: cut off in the middle, or of no known protocol.
+    /// How many got no answer: cut off in the middle, nothing but line breaks, or HTTP/2.
     pub unanswered: usize,
     /// How many of the 201 gave the answer of an earlier request again.
     pub replayed: usize,
@@ -78,7 +78,7 @@ impl Scene {
 }
 
 /// Sends so many requests to a server on a new SQLite database. The same seed makes the same requests, but for
-/// the key in them.
+/// the key and the ids in them.
 ///
 /// # Errors
 ///
