@@ -23,6 +23,6 @@ mod tests {
         assert_eq!(excerpt("12345678", 8), "12345678");
         assert_eq!(excerpt("123456789", 8), "123456[1 bytes left out]89");
         assert_eq!(excerpt("ééééééééé", 8), "ééé[10 bytes left out]é");
-        assert_eq!(excerpt("aéééé", 4), "aé[4 bytes left out]");
+        assert_eq!(excerpt("aéééé", 4), "aé[6 bytes left out]");
     }
 }

@@ -134,7 +134,8 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;
-        let address = line.trim().strip_prefix("listening on http://").context("it does not listen")?.parse()?;
+        let address = line.trim().strip_prefix("listening on ").context("it does not listen")?;
+        let address = address.trim_start_matches("https://").trim_start_matches("http://").parse()?;
         let mut admin = None;
         if command.get_args().any(|argument| argument == "--admin") {
             line.clear();

@@ -35,9 +35,7 @@ enum Format {
 impl LogArguments {
     /// Has the whole process log so.
     pub(super) fn install(&self) {
-        // A log that nobody reads any more is no reason to fail, and to say so on standard error is to
-        // panic.
-        let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
+        let lines = tracing_subscriber::fmt::layer();
         let lines = match self.log_format {
             Format::Human => lines
                 .with_writer(io::stderr)
@@ -96,5 +94,18 @@ impl io::Write for Json {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_lines_or_moves_terminals_is_escaped_and_other_text_is_not() {
+        let mut text = String::new();
+        let written =
+            Escaping(&mut Writer::new(&mut text)).write_str("a\n\r\t\u{1b}[31m\u{7f}\u{9b}2J\u{85}\u{202e}b é\\");
+        assert_eq!((written, &*text), (Ok(()), r"a\n\r\t\u{1b}[31m\u{7f}\u{9b}2J\u{85}\u{202e}b é\"));
     }
 }

@@ -9,6 +9,7 @@ mod log;
 mod organization;
 mod reload;
 mod serve;
+mod tls;
 mod workspace;
 
 use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};

@@ -6,6 +6,8 @@ mod json;
 mod request_id;
 pub mod server;
 mod tenants;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod trace_context;
 
 use std::{

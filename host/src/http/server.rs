@@ -6,14 +6,18 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time,
 };
+
+#[cfg(feature = "tls")]
+use super::tls::{self, Tls};
 
 /// How long a client may take to send a request's head, and a kept-alive connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -32,6 +36,38 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// system's queue. Then stops accepting and lets what runs finish, for [`DRAIN`] at most. Returns
 /// whether everything finished.
 pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown: impl Future<Output = ()>) -> bool {
+    accept_all(listener, most, shutdown, |stream, watcher, _| converse(stream, routes.clone(), watcher)).await
+}
+
+/// The same over TLS. A handshake may take as long as a head, and is a connection among the `most`.
+#[cfg(feature = "tls")]
+pub async fn serve_tls(
+    listener: TcpListener,
+    tls: &Tls,
+    routes: Router,
+    most: usize,
+    shutdown: impl Future<Output = ()>,
+) -> bool {
+    accept_all(listener, most, shutdown, |stream, watcher, stopping| {
+        let (acceptor, routes) = (tls.acceptor(), routes.clone());
+        async move {
+            if let Some(stream) = tls::accept(acceptor, stream, HEADER_TIMEOUT, stopping).await {
+                converse(stream, routes, watcher).await;
+            }
+        }
+    })
+    .await
+}
+
+/// Has `serve` serve each connection, in a task of its own. What it does before there is anything to
+/// watch, it gives up when the sender of the last argument is gone.
+async fn accept_all<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    most: usize,
+    shutdown: impl Future<Output = ()>,
+    serve: impl Fn(TcpStream, Watcher, watch::Receiver<()>) -> F,
+) -> bool {
+    let (stop, stopping) = watch::channel(());
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
     let (mut shutdown, mut full) = (pin!(shutdown), false);
@@ -42,21 +78,29 @@ pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown:
         };
         // Answers are one small write: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone()));
-        let connection = connections.watch(connection);
+        let connection = serve(stream, connections.watcher(), stopping.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
+            connection.await;
             drop(place);
         });
     }
-    drop(listener);
+    drop((listener, stop));
     time::timeout(DRAIN, connections.shutdown()).await.is_ok()
+}
+
+/// Serves one connection to its end.
+async fn converse<S>(stream: S, routes: Router, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended");
+    }
 }
 
 /// The next connection, and its place among those that may be open. `full` is whether there was none

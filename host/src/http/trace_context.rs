@@ -34,7 +34,7 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -43,7 +43,7 @@ mod tests {
     const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
     fn headers(values: &[&'static str]) -> HeaderMap {
-        values.iter().map(|value| (TRACEPARENT.parse().unwrap(), HeaderValue::from_static(value))).collect()
+        values.iter().map(|value| (HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(value))).collect()
     }
 
     #[test]

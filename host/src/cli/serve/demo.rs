@@ -1,7 +1,5 @@
 //! A throw-away database with people in it.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context as _, Result};
 use uuid::Uuid;
 
@@ -34,7 +32,7 @@ impl Demo {
         Ok(Self { organization, accounts })
     }
 
-    pub(super) fn print(&self, address: SocketAddr) -> Result<()> {
+    pub(super) fn print(&self, address: &str) -> Result<()> {
         let [(ada, key), (grace, other)] = &self.accounts;
         say(format_args!(
             "\nA throw-away database, gone when this stops:\n  organization {}\n  account      {ada}  key {key}\n  account      {grace}  key {other}\n",
@@ -42,7 +40,7 @@ impl Demo {
         ))?;
         say("Paste this into another terminal:\n")?;
         say(format_args!(
-            "curl -i http://{address}/api/workspaces -H 'x-api-key: {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"My first workspace\",\"organization_id\":\"{}\"}}'\n",
+            "curl -i {address}/api/workspaces -H 'x-api-key: {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"My first workspace\",\"organization_id\":\"{}\"}}'\n",
             self.organization
         ))
     }

@@ -29,7 +29,7 @@ use self::{
     plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
     reload::Reloader,
 };
-use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say};
+use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say, tls::TlsArguments};
 use crate::{
     Share,
     auth::{
@@ -81,6 +81,8 @@ pub(super) struct Serve {
     pepper: PepperArguments,
     #[command(flatten)]
     tokens: Option<TokenArguments>,
+    #[command(flatten)]
+    tls: Option<TlsArguments>,
     /// The demo's own, made once.
     #[arg(skip)]
     demo_pepper: OnceLock<String>,
@@ -114,6 +116,7 @@ impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         self.log.install();
         let (shutdown, hangup) = (shutdown()?, signal(SignalKind::hangup())?);
+        let tls = self.tls.as_ref().map(TlsArguments::read).transpose()?;
         let plan = self.plan()?;
 
         let sandboxes = Sandboxes::new(plan.pool.clone())?;
@@ -149,25 +152,31 @@ impl Serve {
             Some(address) => Some(bind(address, "--admin").await?),
             None => None,
         };
-        let address = listener.local_addr()?;
-        say(format_args!("listening on http://{address}"))?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}", listener.local_addr()?);
+        say(format_args!("listening on {address}"))?;
         if let Some(admin) = &admin {
             say(format_args!("administration on http://{}", admin.local_addr()?))?;
         }
         if let Some(demo) = demo {
-            demo.print(address)?;
+            demo.print(&address)?;
         }
         let most = self.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
         let most = most.min(open_files().saturating_sub(RESERVED_FILES)).max(1);
 
         let (reload, waiters) = mpsc::channel(1);
-        let reloader = Reloader { serve: self, plan, loader, gateway: gateway.clone() };
+        let reloader = Reloader { serve: self, plan, loader, gateway: gateway.clone(), tls: tls.clone() };
         tokio::spawn(reloader.run(hangup, waiters));
         if let Some(admin) = admin {
             let routes = Admin { gateway: gateway.clone(), sandboxes, metrics, reload }.routes();
             tokio::spawn(server::serve(admin, routes, ADMIN_CONNECTIONS, std::future::pending()));
         }
-        match server::serve(listener, http::gateway(gateway), most, shutdown).await {
+        let routes = http::gateway(gateway);
+        let finished = match &tls {
+            Some(tls) => server::serve_tls(listener, tls, routes, most, shutdown).await,
+            None => server::serve(listener, routes, most, shutdown).await,
+        };
+        match finished {
             true => tracing::info!("stopped"),
             false => tracing::warn!(after = ?server::DRAIN, "stopped with requests in progress"),
         }

@@ -20,7 +20,7 @@ use super::{
     load::{Loader, Outcome, Report},
     plan::Plan,
 };
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, http::tls::Tls};
 
 /// How often files are looked at, where they are watched.
 const WATCH: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ pub(super) struct Reloader {
     pub(super) plan: Plan,
     pub(super) loader: Loader,
     pub(super) gateway: Arc<Gateway>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// The times at which files were changed.
@@ -75,6 +76,9 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Result<Vec<Report>, String> {
+        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+            tracing::error!(%error, "the certificate stays as it was");
+        }
         let plan = match self.serve.plan() {
             Ok(plan) => plan,
             Err(error) => {

@@ -1,0 +1,161 @@
+//! TLS for the listener: 1.2 and 1.3, with a certificate that can be replaced while it serves.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use rustls::{
+    InconsistentKeys, ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// The listener's side of TLS, and the files that its certificate and key are read from.
+#[derive(Debug)]
+pub struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    shown: Arc<Shown>,
+    config: Arc<ServerConfig>,
+}
+
+/// Why a certificate can't be shown to clients.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file can't be read.
+    #[error("can't read {0}: {1}")]
+    File(PathBuf, io::Error),
+    /// A file holds PEM with a mistake in it.
+    #[error("{0} is broken: {1}")]
+    Pem(PathBuf, pem::Error),
+    /// The certificate's file holds none.
+    #[error(
+        "there is no certificate in {0}: it has to be PEM, the server's own first and those between it and its authority behind"
+    )]
+    NoCertificate(PathBuf),
+    /// The key's file holds none that can be used without more.
+    #[error("there is no private key in {0}: it has to be PEM, without a password")]
+    NoKey(PathBuf),
+    /// TLS has no use for the certificate.
+    #[error("the certificate in {0} can't be used: {1}")]
+    Certificate(PathBuf, rustls::Error),
+    /// TLS has no use for the key.
+    #[error("the key in {0} can't be used: {1}")]
+    Key(PathBuf, rustls::Error),
+    /// The two do not belong together.
+    #[error("the key in {key} is not that of the certificate in {certificate}")]
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// rustls and its cryptography do not fit each other.
+    #[error("TLS can't be used: {0}")]
+    Protocol(rustls::Error),
+}
+
+impl Tls {
+    /// Reads a certificate with its chain, and its key, from files in PEM.
+    ///
+    /// # Errors
+    ///
+    /// A [`CertificateError`] that names the file.
+    pub fn read(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
+        let provider = Arc::new(ring::default_provider());
+        let shown = Arc::new(Shown(RwLock::new(read(&provider, &certificate, &key)?)));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(CertificateError::Protocol)?
+            .with_no_client_auth()
+            .with_cert_resolver(shown.clone());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { certificate, key, shown, config: Arc::new(config) })
+    }
+
+    /// Reads the files again: handshakes from now on see what they hold. Connections that are open
+    /// stay.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read); the certificate stays the one it was then.
+    pub fn reload(&self) -> Result<(), CertificateError> {
+        let certified = read(self.config.crypto_provider(), &self.certificate, &self.key)?;
+        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.config.clone().into()
+    }
+}
+
+/// The certificate that handshakes see.
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+/// A handshake: nothing where it fails, takes longer than `most`, or the server stops meanwhile.
+pub(super) async fn accept(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    most: Duration,
+    mut stopping: watch::Receiver<()>,
+) -> Option<TlsStream<TcpStream>> {
+    let handshake = tokio::select! {
+        handshake = timeout(most, acceptor.accept(stream)) => handshake,
+        // Its sender is gone.
+        _ = stopping.changed() => return None,
+    };
+    match handshake {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(after = ?most, "a handshake took too long");
+            None
+        }
+    }
+}
+
+fn read(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
+    let broken = |file: &Path, error| match error {
+        pem::Error::Io(error) => CertificateError::File(file.into(), error),
+        error => CertificateError::Pem(file.into(), error),
+    };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| broken(certificate, error))?;
+    if chain.is_empty() {
+        return Err(CertificateError::NoCertificate(certificate.into()));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+        pem::Error::NoItemsFound => CertificateError::NoKey(key.into()),
+        error => broken(key, error),
+    })?;
+    let signer =
+        provider.key_provider.load_private_key(private).map_err(|error| CertificateError::Key(key.into(), error))?;
+    let certified = CertifiedKey::new(chain, signer);
+    match certified.keys_match() {
+        // Of a key that does not tell its public half nothing is known before the first handshake.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(CertificateError::Mismatch { certificate: certificate.into(), key: key.into() })
+        }
+        Err(error) => Err(CertificateError::Certificate(certificate.into(), error)),
+    }
+}
