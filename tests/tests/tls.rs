@@ -14,10 +14,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use workspaces_host::{
-    COMPONENT,
+    Workspaces,
     auth::api_key::ApiKeys,
-    http::{router, server, tls::Tls},
-    runtime::{Limits, Runtime},
+    http::{server, tls::Tls},
     storage::sqlite::Sqlite,
 };
 use workspaces_tests::{Deployment, Server, write_head};
@@ -207,12 +206,12 @@ async fn a_certificate_is_replaced_while_it_serves_and_stays_where_the_new_one_i
 
     let database = Arc::new(Sqlite::in_memory()?);
     let auth = Arc::new(ApiKeys::new(database.clone(), b"pepper", None));
-    let runtime = Arc::new(Runtime::new(COMPONENT, Limits::default(), auth.clone(), database)?);
+    let routes = Arc::new(Workspaces::builder(database, auth).build()?).router();
     let tls = Arc::new(Tls::read(shown.clone(), key.clone())?);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let served = tls.clone();
-    tokio::spawn(async move { server::serve_tls(listener, &served, router(auth, runtime), 100, pending()).await });
+    tokio::spawn(async move { server::serve_tls(listener, &served, routes, 100, pending()).await });
     let sees = |trusted: &Path| create(address, trusted, "no key", &[]);
     let refused = || Ok("401 1.1".to_owned());
 
