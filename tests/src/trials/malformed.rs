@@ -27,7 +27,7 @@ use super::{Backend, World};
 use crate::{Answer, Server};
 
 /// Clients at once.
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 16;
 
 /// How many requests a client sends at most before it reads the answers.
 const PIPELINED: usize = 8;
@@ -141,15 +141,16 @@ impl Report {
         self.cut += part.cut;
     }
 
-    /// Judges an answer and counts it.
-    fn count(&mut self, answer: &Answer, to_head: bool) -> Result<()> {
-        let counts = match wire::is_by_hyper(answer, to_head)? {
+    /// Judges an answer and counts it; whether it is hyper's own.
+    fn count(&mut self, answer: &Answer, to_head: bool) -> Result<bool> {
+        let is_by_hyper = wire::is_by_hyper(answer, to_head)?;
+        let counts = match is_by_hyper {
             true => &mut self.by_hyper,
             false => &mut self.statuses,
         };
         *counts.entry(answer.status).or_default() += 1;
         self.replayed += usize::from(answer.header("idempotency-replayed").is_some());
-        Ok(())
+        Ok(is_by_hyper)
     }
 }
 
@@ -192,12 +193,13 @@ impl Client<'_> {
             false => wire.send(&[bytes, LAST].concat()),
         }
         let is_to_head = bytes.starts_with(b"HEAD ");
-        let mut statuses = Vec::new();
+        let (mut statuses, mut has_ended) = (Vec::new(), false);
         let mut judge = || -> Result<()> {
             for answer in wire.answers(is_to_head)? {
+                ensure!(!has_ended, "{} after a head that could not be read", show(&answer));
                 if answer.header("x-request-id") != Some("last") {
                     let to_head = is_to_head && statuses.is_empty();
-                    self.report.count(&answer, to_head).with_context(|| show(&answer))?;
+                    has_ended = self.report.count(&answer, to_head).with_context(|| show(&answer))?;
                     statuses.push(answer.status);
                 }
             }
