@@ -49,6 +49,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 /// everything else.
 pub fn router(workspaces: Arc<Workspaces>) -> Router {
     let routes = operation().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    let routes = routes.method_not_allowed_fallback(not_possible);
     around(routes.layer(Extension(workspaces)))
 }
 
@@ -58,12 +59,7 @@ fn operation() -> Router {
         .route("/api/workspaces", post(create_workspace))
         .route("/openapi.json", get(async || json_text(include_str!("openapi.json"))))
         .fallback(nothing_there)
-        .method_not_allowed_fallback(async |method: Method| {
-            Refusal::Route(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("{method} is not possible here: see the Allow header"),
-            )
-        })
+        .method_not_allowed_fallback(not_possible)
         .layer(middleware::from_fn(count))
 }
 
@@ -77,6 +73,10 @@ fn around(routes: Router) -> Router {
 
 async fn nothing_there(uri: Uri) -> Refusal {
     Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path()))
+}
+
+async fn not_possible(method: Method) -> Refusal {
+    Refusal::Route(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible here: see the Allow header"))
 }
 
 /// The process answers.

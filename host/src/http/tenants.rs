@@ -13,7 +13,7 @@ use axum::{
 use serde_json::json;
 use tower_layer::Layer as _;
 
-use super::{answer::Refusal, around, healthz, nothing_there, operation};
+use super::{answer::Refusal, around, healthz, not_possible, nothing_there, operation};
 use crate::gateway::Gateway;
 
 /// The routes of all tenants of a gateway, each under its host names and path, and `GET /healthz` and
@@ -24,6 +24,7 @@ pub fn gateway(gateway: Arc<Gateway>) -> Router {
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(not_possible)
         .with_state(gateway)
         .fallback_service(tenants);
     around(routes)
