@@ -26,7 +26,7 @@ pub struct Tenant {
 
 /// Two tenants that the same request would be for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the tenants {first} and {second} have the same {}{path}", host.as_deref().unwrap_or("path "))]
+#[error("the tenants {first} and {second} are both at {}{path}", host.as_deref().unwrap_or("every host "))]
 pub struct Conflict {
     /// The one.
     pub first: String,
@@ -228,7 +228,7 @@ mod tests {
             .replace(vec![tenant("two", &["a.example"], "/x"), tenant("three", &["b.example", "A.example"], "/x")]);
         assert_eq!(
             conflict.map_err(|conflict| conflict.to_string()),
-            Err("the tenants two and three have the same a.example/x".into())
+            Err("the tenants two and three are both at a.example/x".into())
         );
         assert_eq!(gateway.tenants().len(), 1);
         Ok(())

@@ -117,13 +117,6 @@ pub(crate) struct Meter {
     rollbacks: Counter,
 }
 
-impl Default for Meter {
-    /// One that nobody reads.
-    fn default() -> Self {
-        Metrics::default().meter("")
-    }
-}
-
 impl Meter {
     /// A request got its answer.
     pub(crate) fn answered(&self, status: u16, latency: Duration) {

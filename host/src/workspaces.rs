@@ -139,7 +139,9 @@ impl Workspaces {
         Ok(Admitted { workspaces: self, caller })
     }
 
-    /// The routes: see [`http::router`].
+    /// The routes: `POST /api/workspaces`, `GET /healthz`, `GET /readyz` and `GET /openapi.json`, with CORS
+    /// for browsers of every origin, request ids, and errors in JSON for everything else. The timers of a
+    /// server are not among them: [`http::server`] has those.
     pub fn router(self: Arc<Self>) -> Router {
         http::router(self)
     }

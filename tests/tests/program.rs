@@ -28,8 +28,10 @@ fn assert_fails(deployment: &Deployment, arguments: &[&str], code: i32, part: &s
 fn the_demo_prints_a_curl_line_that_creates_a_workspace() -> Result<()> {
     let mut demo =
         Command::new(PROGRAM).args(["serve", "--demo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
-    let lines = BufReader::new(demo.stdout.take().context("no standard output")?).lines();
-    let line = lines.map_while(Result::ok).find(|line| line.starts_with("curl ")).context("no curl line")?;
+    let stdout = BufReader::new(demo.stdout.take().context("no standard output")?);
+    // Kept to the end: the demo stops where nobody reads the empty line behind it.
+    let mut lines = stdout.lines().map_while(Result::ok);
+    let line = lines.find(|line| line.starts_with("curl ")).context("no curl line")?;
     let answer = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).output();
     demo.kill()?;
     demo.wait()?;

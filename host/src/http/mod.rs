@@ -44,10 +44,8 @@ const MAX_BODY: usize = 64 << 10;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The routes of one tenant: `POST /api/workspaces`, `GET /healthz`, `GET /readyz` and
-/// `GET /openapi.json`, with CORS for browsers of every origin, request ids, and errors in JSON for
-/// everything else.
-pub fn router(workspaces: Arc<Workspaces>) -> Router {
+/// The routes of one tenant, see [`Workspaces::router`].
+pub(crate) fn router(workspaces: Arc<Workspaces>) -> Router {
     let routes = operation().route("/healthz", get(healthz)).route("/readyz", get(readyz));
     let routes = routes.method_not_allowed_fallback(not_possible);
     around(routes.layer(Extension(workspaces)))

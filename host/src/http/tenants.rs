@@ -46,6 +46,7 @@ async fn enter(State(gateway): State<Arc<Gateway>>, mut request: Request, next: 
     next.run(request).await
 }
 
+const NONE_READY: &str = "No tenant can be served now: try again later";
 const NOT_LOADED: &str = "This tenant can't be served now: try again later, or ask its operator";
 
 /// The host name that a request is for, without its port: the target's own, or that of the one `Host`
@@ -73,10 +74,10 @@ fn without(prefix: usize, uri: &Uri) -> Option<Uri> {
 
 /// Which tenants could write. Ready where one could: the others' trouble is theirs.
 async fn readyz(State(gateway): State<Arc<Gateway>>) -> Response {
-    let (ready, tenants) = gateway.ready().await;
-    let status = if ready > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({"status": if ready > 0 { "ready" } else { "not ready" }, "tenants": tenants, "ready": ready});
-    (status, axum::Json(body)).into_response()
+    match gateway.ready().await {
+        (0, _) => Refusal::Route(StatusCode::SERVICE_UNAVAILABLE, NONE_READY.into()).into_response(),
+        (ready, tenants) => axum::Json(json!({"status": "ready", "tenants": tenants, "ready": ready})).into_response(),
+    }
 }
 
 #[cfg(test)]

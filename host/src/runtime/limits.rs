@@ -2,6 +2,8 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use super::LoadError;
+
 /// Limits of each sandbox of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -24,6 +26,24 @@ pub struct Limits {
     pub faults_logged: NonZeroU32,
 }
 
+impl Limits {
+    /// Whether sandboxes of a pool can be held to them.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Limits`] naming the one that is over the pool's.
+    pub(crate) fn fit(&self, pool: &Pool) -> Result<(), LoadError> {
+        for (name, own, most) in
+            [("memory", self.memory, pool.memory), ("table elements", self.table_elements, pool.table_elements)]
+        {
+            if own > most {
+                return Err(LoadError::Limits(format!("{name}, {own}, where the pool has {most}")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How often the processor's clock ticks, and so the longest that a component keeps its thread from
 /// the others at a time.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -44,7 +64,7 @@ impl Default for Limits {
             host_calls: 64,          // the default component makes four
             hostcall_bytes: 1 << 20, // wasmtime's default lets one call pin 128 MiB of the host
             handles: 16,
-            faults_logged: const { NonZeroU32::new(10).unwrap() },
+            faults_logged: NonZeroU32::MIN.saturating_add(9), // ten
         }
     }
 }

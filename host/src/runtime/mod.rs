@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::timeout;
-use wasmtime::{Store, StoreLimitsBuilder, UpdateDeadline, component::ResourceTable};
 
 pub(crate) use self::sandboxes::RETRY_AFTER;
 pub use self::{
@@ -26,8 +25,7 @@ pub use self::{
     sandboxes::{Sandboxes, Usage},
 };
 use self::{
-    cpu::CpuTime,
-    glue::{State, Write, bindings::exports::recoup::workspaces::workspaces as wit},
+    glue::{Write, bindings::exports::recoup::workspaces::workspaces as wit},
     in_flight::InFlight,
     outcome::{Answer, Fault, Outcome, judge},
     slot::Slot,
@@ -76,14 +74,7 @@ impl Runtime {
         storage: Arc<dyn Storage>,
         meter: Meter,
     ) -> Result<Self, LoadError> {
-        let pool = sandboxes.pool();
-        for (limit, own, most) in
-            [("memory", limits.memory, pool.memory), ("table elements", limits.table_elements, pool.table_elements)]
-        {
-            if own > most {
-                return Err(LoadError::Limits(format!("{limit}, {own} where the pool has {most}")));
-            }
-        }
+        limits.fit(sandboxes.pool())?;
         let log = RateLimiter::direct(Quota::per_second(limits.faults_logged));
         let (component, world) = (Slot::new(component), World { auth, storage });
         Ok(Self { sandboxes, component, world, limits, in_flight: InFlight::default(), meter, log })
@@ -146,7 +137,7 @@ impl Runtime {
                 tracing::error!(kind = fault.kind, cause = &*fault.text(), "the component failed");
             }
         }
-        if self.component.judge(&component, fault.is_some_and(|fault| fault.is_the_components())) {
+        if self.component.watch(&component, fault.is_some_and(|fault| fault.is_the_components())) {
             self.meter.rolled_back();
             tracing::error!(failed = %component.digest(), now = %self.component.current().digest(), "the new component fails too often: the one before is back");
         }
@@ -162,7 +153,7 @@ impl Runtime {
         request: CreateWorkspaceRequest,
         claim: Option<Claim>,
     ) -> Ran {
-        let mut store = self.new_store(world, caller, claim);
+        let mut store = self.sandboxes.new_store(&self.limits, world.clone(), caller, claim);
         let cpu = store.data().cpu.clone();
         let call = cpu.count(async {
             let plugin = component.pre().instantiate_async(&mut store).await?;
@@ -174,34 +165,6 @@ impl Runtime {
         };
         self.meter.ran(cpu.total());
         Ran { answer, write: store.into_data().write }
-    }
-
-    /// The one place where a sandbox's store is made.
-    fn new_store(&self, world: &World, caller: Caller, claim: Option<Claim>) -> Store<State> {
-        let mut grants = ResourceTable::new();
-        grants.set_max_capacity(self.limits.handles);
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(self.limits.memory)
-            .table_elements(self.limits.table_elements)
-            .instances(limits::CORE_INSTANCES as usize)
-            .memories(limits::MEMORIES as usize)
-            .tables(limits::TABLES as usize)
-            .build();
-        let World { auth, storage } = world.clone();
-        let cpu = Arc::new(CpuTime::default());
-        let host_calls = self.limits.host_calls;
-        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, cpu, host_calls };
-        let mut store = Store::new(self.sandboxes.engine(), state);
-        store.limiter(|state| &mut state.limits);
-        store.set_hostcall_fuel(self.limits.hostcall_bytes);
-        store.set_max_component_handles(self.limits.handles);
-        // At each tick the thread goes to others for a turn.
-        store.set_epoch_deadline(1);
-        let cpu = self.limits.cpu;
-        store.epoch_deadline_callback(move |store| {
-            Ok(if store.data().cpu.so_far() < cpu { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
-        });
-        store
     }
 }
 

@@ -78,6 +78,15 @@ impl Fault {
         Self { kind: "contract", cause }
     }
 
+    /// Tells what storage had been asked by then: of a workspace, its id.
+    fn after(self, write: &Write) -> Self {
+        let done = match write {
+            Write::Done(created) => format!("after it created {}", created.workspace.id),
+            write => format!("after a write of which this is known: {write:?}"),
+        };
+        Self { cause: format!("{} ({done})", self.cause), ..self }
+    }
+
     /// Whether it is the component's own: that others are slow is not.
     pub(super) fn is_the_components(&self) -> bool {
         self.kind != Self::WALL_CLOCK
@@ -162,7 +171,7 @@ pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
                 Ok(Err(error)) if !is_short(&error) => {
                     Fault::contract(format!("its message is over {MAX_MESSAGE} bytes"))
                 }
-                Ok(answer) => Fault::contract(format!("it answers {answer:?} where storage has {write:?}")),
+                Ok(answer) => Fault::contract(format!("storage does not bear out its answer {answer:?}")),
             };
             match write {
                 Write::None => {
@@ -170,7 +179,7 @@ pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
                     Outcome::fault(fault, error)
                 }
                 // Whatever went wrong after that, the client may not be told that nothing was created.
-                _ => Outcome::fault(fault, Error::Unknown(NOT_KNOWN.into())),
+                write => Outcome::fault(fault.after(&write), Error::Unknown(NOT_KNOWN.into())),
             }
         }
     }

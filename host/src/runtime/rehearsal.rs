@@ -20,7 +20,7 @@ impl Runtime {
     ///
     /// What it did wrong: a fault, or that it created nothing at all.
     pub(crate) async fn rehearse(&self, component: &Component) -> Result<(), String> {
-        let world = World { auth: Arc::new(Stage), storage: Arc::new(Stage) };
+        let world = World::stage();
         let mut created = 0;
         for request in requests() {
             let _admitted = self.sandboxes.admit().await.map_err(|error| error.to_string())?;
@@ -38,6 +38,13 @@ impl Runtime {
     }
 }
 
+impl World {
+    /// One in which nobody is real.
+    pub(super) fn stage() -> Self {
+        Self { auth: Arc::new(Stage), storage: Arc::new(Stage) }
+    }
+}
+
 /// What every component of the world will be asked sooner or later.
 fn requests() -> [CreateWorkspaceRequest; 4] {
     let id = || Some(Uuid::now_v7().to_string());
@@ -51,7 +58,7 @@ fn requests() -> [CreateWorkspaceRequest; 4] {
 }
 
 /// Grants everything and keeps nothing.
-pub(super) struct Stage;
+struct Stage;
 
 #[async_trait]
 impl Auth for Stage {

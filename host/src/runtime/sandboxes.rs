@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -12,16 +12,19 @@ use tokio::{
     time::timeout,
 };
 use wasmtime::{
-    Engine,
-    component::{HasSelf, Linker},
+    Engine, Store, StoreLimitsBuilder, UpdateDeadline,
+    component::{HasSelf, Linker, ResourceTable},
 };
 
 use super::{
-    Error, LoadError, Pool,
+    Error, Limits, LoadError, Pool, World,
     component::{Component, Digest, Loaded},
+    cpu::CpuTime,
     engine,
-    glue::{State, bindings::Plugin},
+    glue::{State, Write, bindings::Plugin},
+    limits,
 };
+use crate::{auth::Caller, storage::Claim};
 
 /// The sandboxes that all tenants of a host share. Clones are the same ones.
 #[derive(Clone)]
@@ -75,7 +78,7 @@ impl Sandboxes {
         let digest = Digest::of(wasm);
         match self.find(&digest) {
             Some(component) => Ok(component),
-            None => self.keep(Component::compile(&self.0.engine, &self.0.linker, wasm, digest)?),
+            None => Ok(self.keep(Component::compile(&self.0.engine, &self.0.linker, wasm, digest)?)),
         }
     }
 
@@ -96,7 +99,7 @@ impl Sandboxes {
         match self.find(&digest) {
             Some(component) => Ok(component),
             // SAFETY: the caller's promise is the same.
-            None => self.keep(unsafe { Component::load(&self.0.engine, &self.0.linker, compiled, digest) }?),
+            None => Ok(self.keep(unsafe { Component::load(&self.0.engine, &self.0.linker, compiled, digest) }?)),
         }
     }
 
@@ -105,14 +108,14 @@ impl Sandboxes {
         self.components().get(digest)?.upgrade().map(Component::from)
     }
 
-    fn keep(&self, component: Component) -> Result<Component, LoadError> {
+    fn keep(&self, component: Component) -> Component {
         let mut components = self.components();
         components.retain(|_, component| component.strong_count() > 0);
         components.insert(component.digest().clone(), component.downgrade());
-        Ok(component)
+        component
     }
 
-    fn components(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Weak<Loaded>>> {
+    fn components(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Loaded>>> {
         self.0.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -134,6 +137,37 @@ impl Sandboxes {
         Usage { running, waiting: taken.saturating_sub(running), components }
     }
 
+    /// The one place where a sandbox's store is made.
+    pub(super) fn new_store(&self, own: &Limits, world: World, caller: Caller, claim: Option<Claim>) -> Store<State> {
+        let mut grants = ResourceTable::new();
+        grants.set_max_capacity(own.handles);
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(own.memory)
+            .table_elements(own.table_elements)
+            .instances(limits::CORE_INSTANCES as usize)
+            .memories(limits::MEMORIES as usize)
+            .tables(limits::TABLES as usize)
+            .build();
+        let World { auth, storage } = world;
+        let cpu = Arc::new(CpuTime::default());
+        let host_calls = own.host_calls;
+        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, cpu, host_calls };
+        let mut store = Store::new(&self.0.engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(own.hostcall_bytes);
+        store.set_max_component_handles(own.handles);
+        // At each tick the thread goes to others for a turn.
+        store.set_epoch_deadline(1);
+        let (most, mut counted, mut last) = (own.cpu, Duration::ZERO, Duration::ZERO);
+        store.epoch_deadline_callback(move |store| {
+            let now = store.data().cpu.so_far();
+            counted += now.saturating_sub(last).min(most / LOOKS);
+            last = now;
+            Ok(if counted < most { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+        });
+        store
+    }
+
     /// Waits for a sandbox, with the others that may wait.
     pub(super) async fn admit(&self) -> Result<Admitted<'_>, Error> {
         let place = self.0.places.try_acquire().map_err(|_| Error::Overloaded)?;
@@ -143,6 +177,11 @@ impl Sandboxes {
         }
     }
 }
+
+/// How often a component is seen on the processor at least before its time is over. It is looked at with
+/// each tick: what a whole limit passes in between is a virtual processor that was paused, whose clock
+/// runs on, and no component. One in some hundred thousand calls was cut off so.
+const LOOKS: u32 = 4;
 
 /// A request's right to one sandbox, until it is dropped.
 pub(super) struct Admitted<'a> {

@@ -1,16 +1,16 @@
 //! Proof, on this machine and with these settings, that what stops a hostile component does.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::timeout;
 use uuid::Uuid;
 use wasmtime::{
     PoolConcurrencyLimitError, Store, Trap,
-    component::{Component, ComponentNamedList, Instance, Lift, Lower},
+    component::{Component, ComponentNamedList, Instance, Lift, Linker, Lower},
 };
 
-use super::{Limits, LoadError, Runtime, Sandboxes, State, TICK, rehearsal::Stage};
-use crate::{COMPONENT, auth::Caller, metrics::Meter};
+use super::{Limits, LoadError, Sandboxes, TICK, World, glue::State};
+use crate::auth::Caller;
 
 /// The component that tries them, see `self_check.wat`.
 const CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/self_check.wasm"));
@@ -38,29 +38,22 @@ impl Sandboxes {
             table_elements: own.table_elements.min(pool.table_elements),
             ..own
         };
-        let stage = Arc::new(Stage);
-        let runtime = Runtime::new(
-            self.clone(),
-            self.compile(COMPONENT)?,
-            limits.clone(),
-            stage.clone(),
-            stage,
-            Meter::default(),
-        )?;
-        let check = Check { runtime, component: Component::from_binary(self.engine(), CHECK).map_err(unprotected)? };
+        let component = Component::from_binary(self.engine(), CHECK).map_err(unprotected)?;
+        let check = Check { sandboxes: self, limits, component };
         check.clock().await?;
         check.stack().await?;
-        check.memory(&limits).await?;
+        check.memory().await?;
         check.pool(pool.concurrency).await
     }
 }
 
-struct Check {
-    runtime: Runtime,
+struct Check<'a> {
+    sandboxes: &'a Sandboxes,
+    limits: Limits,
     component: Component,
 }
 
-impl Check {
+impl Check<'_> {
     async fn clock(&self) -> Result<(), LoadError> {
         match timeout(PATIENCE, self.call::<_, ()>("spin", ())).await {
             Ok(Err(trap)) if trap.downcast_ref() == Some(&Trap::Interrupt) => Ok(()),
@@ -75,10 +68,10 @@ impl Check {
         }
     }
 
-    async fn memory(&self, limits: &Limits) -> Result<(), LoadError> {
+    async fn memory(&self) -> Result<(), LoadError> {
         // One page, one element is there from the start.
-        let pages = u32::try_from(limits.memory / PAGE).unwrap_or(u32::MAX);
-        let elements = u32::try_from(limits.table_elements).unwrap_or(u32::MAX);
+        let pages = u32::try_from(self.limits.memory / PAGE).unwrap_or(u32::MAX);
+        let elements = u32::try_from(self.limits.table_elements).unwrap_or(u32::MAX);
         for (function, more, allowed) in [
             ("grow", pages.saturating_sub(1), true),
             ("grow", pages, false),
@@ -119,8 +112,9 @@ impl Check {
     }
 
     async fn instance(&self) -> wasmtime::Result<(Store<State>, Instance)> {
-        let mut store = self.runtime.new_store(&self.runtime.world, Caller { account_id: Uuid::nil() }, None);
-        let linker = wasmtime::component::Linker::new(self.runtime.sandboxes.engine());
+        let nobody = Caller { account_id: Uuid::nil() };
+        let mut store = self.sandboxes.new_store(&self.limits, World::stage(), nobody, None);
+        let linker = Linker::new(self.sandboxes.engine());
         let instance = linker.instantiate_async(&mut store, &self.component).await?;
         Ok((store, instance))
     }

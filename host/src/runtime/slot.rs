@@ -47,7 +47,7 @@ impl Slot {
     }
 
     /// Counts a call that a component made. Returns whether that brought back the one before it.
-    pub(super) fn judge(&self, component: &Component, is_fault: bool) -> bool {
+    pub(super) fn watch(&self, component: &Component, is_fault: bool) -> bool {
         if self.0.read().unwrap_or_else(PoisonError::into_inner).before.is_none() {
             return false;
         }

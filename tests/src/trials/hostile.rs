@@ -75,13 +75,13 @@ pub fn run(program: &str, runs: usize, bombs: usize) -> Result<Report> {
     }
     tenants.configure(&sections)?;
     let server = tenants.deployment().serve(&["--config", "gateway.toml", "--admin", "127.0.0.1:0", "--log", "off"])?;
-    let healthy = |more: &dyn Fn() -> bool| healthy(Client::new(server.address(), &own).under("/healthy"), more);
+    let client = || Client::new(server.address(), &own).under("/healthy");
 
-    let alone = healthy(&|| false)?;
+    let alone = healthy(client(), &|| false)?;
     let [before, _] = memory(server.id())?;
     let stop = AtomicBool::new(false);
     let (seen, beside) = thread::scope(|scope| {
-        let beside = scope.spawn(|| healthy_until(&server, &own, &stop));
+        let beside = scope.spawn(|| healthy(client(), &|| !stop.load(Relaxed)));
         let seen = || -> Result<Vec<Seen>> {
             let mut seen = Vec::new();
             for (number, kind) in kinds.iter().enumerate() {
@@ -105,10 +105,6 @@ pub fn run(program: &str, runs: usize, bombs: usize) -> Result<Report> {
     })?;
     let [_, most] = memory(server.id())?;
     Ok(Report { kinds: seen, refused: refuse(runs)?, bombs, alone, beside, memory: [before, most] })
-}
-
-fn healthy_until(server: &Server, key: &str, stop: &AtomicBool) -> Result<Duration> {
-    healthy(Client::new(server.address(), key).under("/healthy"), &|| !stop.load(Relaxed))
 }
 
 /// Calls so often, and returns how long each took.

@@ -18,11 +18,12 @@ use uuid::Uuid;
 
 use super::{
     super::DatabaseAddress,
-    plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
+    plan::{ACCOUNT_CLAIM, Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
 };
 use crate::{
     Rate, Share,
-    auth::jwt::{self, KeySource},
+    auth::jwt::KeySource,
+    gateway::Gateway,
     runtime::{Limits, Pool},
     storage::{postgres, sqlite},
 };
@@ -55,16 +56,10 @@ pub(in crate::cli) fn read(path: &Path) -> Result<Plan> {
         let plan = Section { own: own.get_ref(), defaults: &file.defaults, folder, pool: &pool }.plan(tenant);
         tenants.push(plan.with_context(|| format!("{name}:{line}: tenant {tenant}"))?);
     }
-    for (index, tenant) in tenants.iter().enumerate() {
-        let same = tenants[..index].iter().find(|other| {
-            let same_host = |host| other.hosts.iter().any(|theirs: &String| theirs.eq_ignore_ascii_case(host));
-            let no_hosts = tenant.hosts.is_empty() && other.hosts.is_empty();
-            other.path == tenant.path && (no_hosts || tenant.hosts.iter().any(|host| same_host(host)))
-        });
-        if let Some(other) = same {
-            let line = line(&text, file.tenants[&tenant.name].span().start);
-            bail!("{name}:{line}: tenant {}: hosts, path: {} has the same", tenant.name, other.name);
-        }
+    let places = tenants.iter().map(|tenant| tenant.at(Err(String::new())));
+    if let Err(conflict) = Gateway::new(places.collect()) {
+        let line = file.tenants.get(&conflict.second).map_or(1, |second| line(&text, second.span().start));
+        bail!("{name}:{line}: hosts, path: {conflict}");
     }
     ensure!(!tenants.is_empty(), "{name}: no tenant: begin one with [tenants.NAME]");
     let compiler = Compiler {
@@ -236,13 +231,8 @@ impl Section<'_> {
             KeySource::File(path) => KeySource::File(self.folder.join(path)),
             other => other,
         };
-        let options = jwt::Options {
-            issuer: jwt.issuer.clone(),
-            audience: jwt.audience.clone(),
-            account_claim: jwt.account_claim.clone().unwrap_or_else(|| "sub".into()),
-            leeway: jwt::MAX_LEEWAY,
-        };
-        Ok(TokenPlan { keys, options })
+        let account_claim = jwt.account_claim.as_deref().unwrap_or(ACCOUNT_CLAIM);
+        Ok(TokenPlan::new(keys, &jwt.issuer, &jwt.audience, account_claim))
     }
 
     fn limits(&self) -> Result<Limits> {
@@ -262,12 +252,7 @@ impl Section<'_> {
             handles: limit!(handles).unwrap_or(default.handles),
             faults_logged: limit!(faults_logged).unwrap_or(default.faults_logged),
         };
-        let Pool { memory, table_elements, .. } = self.pool;
-        ensure!(limits.memory <= *memory, "limits.memory is over pool.memory, {}", ByteSize(*memory as u64));
-        ensure!(
-            limits.table_elements <= *table_elements,
-            "limits.table-elements is over pool.table-elements, {table_elements}"
-        );
+        limits.fit(self.pool).context("limits")?;
         Ok(limits)
     }
 

@@ -1,7 +1,7 @@
 //! Tenants are made of their plans, and made anew of changed ones.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -36,7 +36,7 @@ pub(super) struct Loader {
     pub(super) sandboxes: Sandboxes,
     pub(super) metrics: Metrics,
     pub(super) compiler: Compiler,
-    databases: HashMap<DatabasePlan, Arc<Opened>>,
+    databases: HashMap<DatabasePlan, Opened>,
     tenants: HashMap<String, (TenantPlan, Arc<Workspaces>)>,
 }
 
@@ -108,12 +108,12 @@ impl Loader {
                 Err(reason) => (Outcome::Failed, Some(format!("{reason:#}"))),
             };
             // Where it stands now: where the plan says, or where it stood when it goes on as before.
-            let at = kept.as_ref().map_or(plan, |(plan, _)| plan);
+            let place = kept.as_ref().map_or(plan, |(plan, _)| plan);
             let serves = match &kept {
                 Some((_, workspaces)) => Ok(workspaces.clone()),
                 None => Err(reason.clone().unwrap_or_default()),
             };
-            tenants.push(Tenant::new(&plan.name, &at.hosts, &at.path, serves));
+            tenants.push(place.at(serves));
             loaded.extend(kept.map(|kept| (plan.name.clone(), kept)));
             reports.push(Report { tenant: plan.name.clone(), outcome, reason });
         }
@@ -121,8 +121,8 @@ impl Loader {
             self.tenants.drain().map(|(tenant, _)| Report { tenant, outcome: Outcome::Removed, reason: None });
         reports.extend(removed);
         self.tenants = loaded;
-        let tenants_now: Vec<_> = self.tenants.values().map(|(plan, _)| plan.database.clone()).collect();
-        self.databases.retain(|plan, _| tenants_now.contains(plan));
+        let used: HashSet<_> = self.tenants.values().map(|(plan, _)| &plan.database).collect();
+        self.databases.retain(|plan, _| used.contains(plan));
         (tenants, reports)
     }
 
@@ -190,8 +190,7 @@ impl Loader {
             if let Ok(database) = &database {
                 let swept = database.clone();
                 let sweeping = tokio::spawn(async move { sweep(&*swept).await });
-                let opened = Opened { database: database.clone(), sweeping };
-                self.databases.insert(plan.clone(), Arc::new(opened));
+                self.databases.insert(plan.clone(), Opened { database: database.clone(), sweeping });
             }
             databases.insert(plan, database);
         }

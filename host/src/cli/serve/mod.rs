@@ -26,16 +26,13 @@ use self::{
     admin::Admin,
     demo::Demo,
     load::Loader,
-    plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
+    plan::{ACCOUNT_CLAIM, Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
     reload::Reloader,
 };
 use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say, tls::TlsArguments};
 use crate::{
     Share,
-    auth::{
-        api_key::generate,
-        jwt::{self, KeySource},
-    },
+    auth::{api_key::generate, jwt::KeySource},
     gateway::Gateway,
     http::{self, server},
     metrics::Metrics,
@@ -102,7 +99,7 @@ struct TokenArguments {
     #[arg(long, env = "WORKSPACES_JWT_AUDIENCE", value_name = "AUDIENCE", required = false)]
     jwt_audience: String,
     /// The claim of a JWT that holds the caller's account
-    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = "sub")]
+    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = ACCOUNT_CLAIM)]
     jwt_account_claim: String,
 }
 
@@ -207,14 +204,9 @@ impl Serve {
             }
             false => (self.database.database.clone(), self.pepper.secret()?.to_owned()),
         };
-        let tokens = self.tokens.as_ref().map(|tokens| TokenPlan {
-            keys: tokens.jwt_keys.clone(),
-            options: jwt::Options {
-                issuer: tokens.jwt_issuer.clone(),
-                audience: tokens.jwt_audience.clone(),
-                account_claim: tokens.jwt_account_claim.clone(),
-                leeway: jwt::MAX_LEEWAY,
-            },
+        let tokens = self.tokens.as_ref().map(|tokens| {
+            let TokenArguments { jwt_keys, jwt_issuer, jwt_audience, jwt_account_claim } = tokens;
+            TokenPlan::new(jwt_keys.clone(), jwt_issuer, jwt_audience, jwt_account_claim)
         });
         Ok(TenantPlan {
             name: ONLY.into(),

@@ -1,13 +1,14 @@
 //! What is to be served, whether it was said by options or in a file.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
 use super::super::DatabaseAddress;
 use crate::{
-    Share,
+    Share, Workspaces,
     auth::jwt::{self, KeySource},
+    gateway::Tenant,
     runtime::{Limits, Pool},
 };
 
@@ -55,6 +56,13 @@ pub(in crate::cli) struct TenantPlan {
     pub(super) share: Share,
 }
 
+impl TenantPlan {
+    /// The tenant in its place, with what it serves with.
+    pub(super) fn at(&self, workspaces: Result<Arc<Workspaces>, String>) -> Tenant {
+        Tenant::new(&self.name, &self.hosts, &self.path, workspaces)
+    }
+}
+
 /// Where a tenant's workspaces and keys are. Tenants with the same plan share the database.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(in crate::cli) struct DatabasePlan {
@@ -77,4 +85,14 @@ impl DatabasePlan {
 pub(in crate::cli) struct TokenPlan {
     pub(super) keys: KeySource,
     pub(super) options: jwt::Options,
+}
+
+/// The claim that holds the caller's account where nobody says otherwise.
+pub(super) const ACCOUNT_CLAIM: &str = "sub";
+
+impl TokenPlan {
+    pub(super) fn new(keys: KeySource, issuer: &str, audience: &str, account_claim: &str) -> Self {
+        let [issuer, audience, account_claim] = [issuer, audience, account_claim].map(str::to_owned);
+        Self { keys, options: jwt::Options { issuer, audience, account_claim, leeway: jwt::MAX_LEEWAY } }
+    }
 }
