@@ -179,8 +179,8 @@ impl Sandboxes {
 }
 
 /// How often a component is seen on the processor at least before its time is over. It is looked at with
-/// each tick: what a whole limit passes in between is a virtual processor that was paused, whose clock
-/// runs on, and no component. One in some hundred thousand calls was cut off so.
+/// each tick; where a thread's clock goes on by 10 ms in between, as was seen on a virtual machine, that
+/// was the machine.
 const LOOKS: u32 = 4;
 
 /// A request's right to one sandbox, until it is dropped.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use workspaces_host::{
     CreateWorkspaceRequest, Workspaces,
     auth::{Auth, Caller, Credential, Denial, Grant},
-    runtime::{Error, Pool, Sandboxes},
+    runtime::{Error, Limits, Pool, Sandboxes},
     storage::sqlite::Sqlite,
 };
 
@@ -139,8 +139,11 @@ impl World {
         // Time for all to have their turn, on a slow machine too.
         let pool = Pool { concurrency: SLOTS, admission_wait: Duration::from_secs(60), ..Pool::default() };
         let auth = Arc::new(Silent { asked: [const { Notify::const_new() }; TASKS] });
+        // A fresh mebibyte is 256 page faults, which under contention have taken over 20 ms.
+        let limits = Limits { cpu: Duration::from_millis(100), ..Limits::default() };
         let workspaces = Workspaces::builder(Arc::new(Sqlite::in_memory()?), auth.clone())
             .component(component)
+            .limits(limits)
             .sandboxes(Sandboxes::new(pool)?)
             .build()?;
         Ok(Self { workspaces, auth })
