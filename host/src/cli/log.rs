@@ -24,6 +24,15 @@ pub(super) struct LogArguments {
     /// How to log: a line of text an event, or a line of JSON
     #[arg(long, env = "WORKSPACES_LOG_FORMAT", value_name = "FORMAT", default_value = "human")]
     log_format: Format,
+    #[cfg(feature = "otlp")]
+    #[command(flatten)]
+    otlp: super::otlp::OtlpArguments,
+}
+
+/// What has to stay for as long as there is something to log.
+pub(super) struct Log {
+    #[cfg(feature = "otlp")]
+    _traces: Option<super::otlp::Traces>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -34,7 +43,7 @@ enum Format {
 
 impl LogArguments {
     /// Has the whole process log so.
-    pub(super) fn install(&self) {
+    pub(super) fn install(&self) -> anyhow::Result<Log> {
         let lines = tracing_subscriber::fmt::layer();
         let lines = match self.log_format {
             Format::Human => lines
@@ -44,7 +53,17 @@ impl LogArguments {
                 .boxed(),
             Format::Json => lines.json().flatten_event(true).with_span_list(false).with_writer(|| Json).boxed(),
         };
-        tracing_subscriber::registry().with(lines.with_filter(self.log.clone())).init();
+        let registry = tracing_subscriber::registry();
+        #[cfg(feature = "otlp")]
+        let (traces, registry) = {
+            let (traces, layer) = self.otlp.layer()?.unzip();
+            (traces, registry.with(layer))
+        };
+        registry.with(lines.with_filter(self.log.clone())).init();
+        Ok(Log {
+            #[cfg(feature = "otlp")]
+            _traces: traces,
+        })
     }
 }
 

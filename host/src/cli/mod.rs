@@ -7,6 +7,8 @@ mod database;
 mod key;
 mod log;
 mod organization;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod reload;
 mod serve;
 mod tls;

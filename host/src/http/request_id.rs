@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field::Empty};
 use uuid::Uuid;
 
 use super::trace_context;
@@ -27,12 +27,8 @@ const MAX_PATH: usize = 1 << 10;
 pub(super) async fn identify(request: Request, next: Next) -> Response {
     let id = taken(&request).unwrap_or_else(|| Uuid::now_v7().to_string());
     // Of the highest level: an error's line names its request whatever else is logged.
-    let span = tracing::error_span!(
-        "request",
-        id,
-        tenant = tracing::field::Empty,
-        trace_id = trace_context::trace_id(request.headers())
-    );
+    let span = tracing::error_span!("request", id, tenant = Empty, trace_id = Empty);
+    span.record("trace_id", trace_context::join(&span, request.headers()));
     let method = excerpt(request.method().as_str(), MAX_LENGTH).into_owned();
     let (path, start) = (excerpt(request.uri().path(), MAX_PATH).into_owned(), Instant::now());
     async move {

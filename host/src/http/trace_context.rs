@@ -1,17 +1,59 @@
 //! The `traceparent` header (W3C Trace Context, level 1): the trace that a request belongs to.
 
 use axum::http::HeaderMap;
+#[cfg(feature = "otlp")]
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, TraceContextExt as _, TraceFlags, TraceState},
+};
+use tracing::Span;
+#[cfg(feature = "otlp")]
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The id of the trace that the caller has begun, or of a new one.
-pub(super) fn trace_id(headers: &HeaderMap) -> String {
-    format!("{:032x}", sent(headers).unwrap_or_else(|| Uuid::now_v7().as_u128()))
+/// What a caller's tracing says of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "without a collector the trace's id is enough"))]
+struct Sent {
+    /// The trace, in which requests of many services are one.
+    trace_id: u128,
+    /// The caller's part of it, within which this request is one.
+    parent_id: u64,
+    /// Whether the caller keeps its part.
+    sampled: bool,
+}
+
+/// The id of the trace that a request's span belongs to: the caller's, or a new one.
+pub(super) fn join(span: &Span, headers: &HeaderMap) -> String {
+    let sent = sent(headers);
+    exported(span, sent).unwrap_or_else(|| {
+        let trace_id = sent.map_or_else(|| Uuid::now_v7().as_u128(), |sent| sent.trace_id);
+        format!("{trace_id:032x}")
+    })
+}
+
+/// The same where traces are sent to a collector, which makes new ones itself; nothing where they are not.
+#[cfg(feature = "otlp")]
+fn exported(span: &Span, sent: Option<Sent>) -> Option<String> {
+    if let Some(Sent { trace_id, parent_id, sampled }) = sent {
+        let flags = TraceFlags::default().with_sampled(sampled);
+        let parent = SpanContext::new(trace_id.into(), parent_id.into(), flags, true, TraceState::default());
+        // Refused where there is no collector.
+        let _ = span.set_parent(Context::new().with_remote_span_context(parent));
+    }
+    let context = span.context().span().span_context().clone();
+    context.is_valid().then(|| context.trace_id().to_string())
+}
+
+#[cfg(not(feature = "otlp"))]
+fn exported(_: &Span, _: Option<Sent>) -> Option<String> {
+    None
 }
 
 /// What the headers say; nothing where they say it twice or in another way than version 00 has it.
-fn sent(headers: &HeaderMap) -> Option<u128> {
+fn sent(headers: &HeaderMap) -> Option<Sent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => parse(value.to_str().ok()?),
@@ -19,11 +61,12 @@ fn sent(headers: &HeaderMap) -> Option<u128> {
     }
 }
 
-fn parse(value: &str) -> Option<u128> {
+fn parse(value: &str) -> Option<Sent> {
     let mut parts = value.split('-');
     let mut part = |digits| parts.next().and_then(|part| hex(part, digits));
-    let (version, trace_id, parent_id, _flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
-    (parts.next().is_none() && version == 0 && trace_id != 0 && parent_id != 0).then_some(trace_id)
+    let (version, trace_id, parent_id, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+    let sent = Sent { trace_id, parent_id: u64::try_from(parent_id).ok()?, sampled: flags & 1 == 1 };
+    (parts.next().is_none() && version == 0 && trace_id != 0 && parent_id != 0).then_some(sent)
 }
 
 /// A number in exactly so many hexadecimal digits, letters in lower case.
@@ -48,13 +91,14 @@ mod tests {
 
     #[test]
     fn the_specifications_examples_are_read() {
-        for value in [
-            EXAMPLE,
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+        for (value, sampled) in [
+            (EXAMPLE, true),
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00", false),
             // Of the flags, all but the last bit are reserved.
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-fe",
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-fe", false),
         ] {
-            assert_eq!(sent(&headers(&[value])), Some(TRACE), "{value}");
+            let expected = Sent { trace_id: TRACE, parent_id: 0x00f0_67aa_0ba9_02b7, sampled };
+            assert_eq!(sent(&headers(&[value])), Some(expected), "{value}");
         }
     }
 
@@ -89,8 +133,8 @@ mod tests {
 
     #[test]
     fn a_trace_goes_on_or_begins() {
-        assert_eq!(trace_id(&headers(&[EXAMPLE])), "4bf92f3577b34da6a3ce929d0e0e4736");
-        let (one, other) = (trace_id(&headers(&[])), trace_id(&headers(&["no trace"])));
+        assert_eq!(join(&Span::none(), &headers(&[EXAMPLE])), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let (one, other) = (join(&Span::none(), &headers(&[])), join(&Span::none(), &headers(&["no trace"])));
         assert!(one != other && [&one, &other].iter().all(|id| hex(id, 32).is_some()), "{one} {other}");
     }
 }

@@ -111,7 +111,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
-        self.log.install();
+        let _log = self.log.install()?;
         let (shutdown, hangup) = (shutdown()?, signal(SignalKind::hangup())?);
         let tls = self.tls.as_ref().map(TlsArguments::read).transpose()?;
         let plan = self.plan()?;
