@@ -121,13 +121,15 @@ impl Workspaces {
         self.admit_caller(caller)?.create_workspace(request, key).await
     }
 
-    /// Finds out who calls, and whether the tenant's rate has room for it: all that a request costs
-    /// before its body is read.
+    /// Finds out who calls, and whether the tenant and the host have room for it: all that a request
+    /// costs before its body is read.
     ///
     /// # Errors
     ///
-    /// [`Error::Credential`] or [`Error::OverShare`].
+    /// [`Error::Credential`], [`Error::OverShare`] or [`Error::Overloaded`].
     pub(crate) async fn admit(&self, credential: &Credential) -> Result<Admitted<'_>, Error> {
+        // Under overload most come for nothing, and a look-up costs more than all else they do.
+        self.require_places()?;
         // Strangers do not count: nobody else can use up a tenant's rate.
         self.admit_caller(self.auth.authenticate(credential).await?)
     }
@@ -137,6 +139,14 @@ impl Workspaces {
             return Err(Error::OverShare { retry_after: early.wait_time_from(DefaultClock::default().now()) });
         }
         Ok(Admitted { workspaces: self, caller })
+    }
+
+    /// Whether a request could have a place now, here and among the host's sandboxes.
+    fn require_places(&self) -> Result<(), Error> {
+        match self.places.available_permits() {
+            0 => Err(Error::OverShare { retry_after: RETRY_AFTER }),
+            _ => self.runtime.require_place(),
+        }
     }
 
     /// The routes: `POST /api/workspaces`, `GET /healthz`, `GET /readyz` and `GET /openapi.json`, with CORS

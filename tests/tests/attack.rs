@@ -21,9 +21,10 @@ fn slow_connections_are_closed_and_keep_nobody_from_an_answer() -> Result<()> {
 fn clients_beyond_what_can_be_served_are_refused_and_the_others_are_served() -> Result<()> {
     // Any other answer fails it, and so does a server that does not serve a client afterwards.
     let report = overload::run(PROGRAM, 1, 10, Duration::from_secs(2))?;
-    let (peak, overload) = (&report.peak[0], &report.overload[0]);
+    let (peak, obedient, impatient) = (&report.peak[0], &report.obedient[0], &report.impatient[0]);
     assert!(peak.created > 0 && peak.refused == 0, "{report:?}");
-    assert!(overload.created > 0 && overload.refused > 0, "{report:?}");
+    assert!(obedient.created > 0 && obedient.refused > 0, "{report:?}");
+    assert!(impatient.created > 0 && impatient.refused > obedient.refused, "{report:?}");
     Ok(())
 }
 

@@ -1,6 +1,10 @@
 //! What one request's sandbox may use, and how many sandboxes the host has.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::{NonZero, NonZeroU32},
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use super::LoadError;
 
@@ -72,9 +76,11 @@ impl Default for Limits {
 /// The sandboxes that all components of a host share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// Sandboxes at once; further requests wait.
+    /// Sandboxes at once; further requests wait. By default 16 a processor: as many as keep it busy while
+    /// others wait for storage; more only queue for the processor, where no refusal overtakes them.
     pub concurrency: usize,
-    /// Requests that wait for a sandbox at once; further ones are refused without delay.
+    /// Requests that wait for a sandbox at once; further ones are refused without delay. By default 48 a
+    /// processor: what comes beyond would be late for its client.
     pub queue: usize,
     /// How long a request waits for a sandbox before it is refused.
     pub admission_wait: Duration,
@@ -87,9 +93,10 @@ pub struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         let Limits { memory, table_elements, .. } = Limits::default();
+        let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
-            concurrency: 128,
-            queue: 128, // as many again: what comes beyond would be late for its client
+            concurrency: 16 * processors,
+            queue: 48 * processors,
             admission_wait: Duration::from_secs(1),
             memory,
             table_elements,

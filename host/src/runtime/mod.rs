@@ -98,6 +98,11 @@ impl Runtime {
         Ok(())
     }
 
+    /// Whether a request could have a sandbox, or wait for one, at this moment.
+    pub(crate) fn require_place(&self) -> Result<(), Error> {
+        self.sandboxes.require_place()
+    }
+
     /// Has the component create a workspace for a caller whose credential was checked.
     ///
     /// With an idempotency key, a request that succeeded before is answered again without the

@@ -168,6 +168,14 @@ impl Sandboxes {
         store
     }
 
+    /// Whether a request could have a sandbox, or wait for one, at this moment.
+    pub(super) fn require_place(&self) -> Result<(), Error> {
+        match self.0.places.available_permits() {
+            0 => Err(Error::Overloaded),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits for a sandbox, with the others that may wait.
     pub(super) async fn admit(&self) -> Result<Admitted<'_>, Error> {
         let place = self.0.places.try_acquire().map_err(|_| Error::Overloaded)?;

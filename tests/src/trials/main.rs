@@ -175,7 +175,6 @@ fn main() -> Result<()> {
             println!("{:?}", canary::run(reuses)?);
         }
         Trial::Overload { times, rounds, seconds } => {
-            println!("{:32}{:>12}{:>12}", "medians", "peak", "overload");
             println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
         }
         Trial::Hostile { runs, bombs } => {

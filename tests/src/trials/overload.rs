@@ -24,9 +24,11 @@ use crate::{Client, Server};
 /// Clients that find the peak: more don't get more done.
 const CLIENTS: usize = 64;
 
-/// How long a client that was refused waits: a tenth of the second that `Retry-After` asks for, so that
-/// clients count that don't listen.
-const IMPATIENCE: Duration = Duration::from_millis(100);
+/// How long a client that was refused waits: the second that `Retry-After` asks for.
+const OBEDIENT: Duration = Duration::from_secs(1);
+
+/// Or a tenth of it, where it doesn't listen.
+const IMPATIENT: Duration = Duration::from_millis(100);
 
 /// How long an answer may take before there is none.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,8 +41,10 @@ const SAMPLE: Duration = Duration::from_millis(100);
 pub struct Report {
     /// With as many clients as find the peak.
     pub peak: Vec<Phase>,
-    /// With so many times more.
-    pub overload: Vec<Phase>,
+    /// With so many times more, that come back when they were told to.
+    pub obedient: Vec<Phase>,
+    /// With as many, that come back sooner.
+    pub impatient: Vec<Phase>,
     /// What the server held in memory before the first client, in MiB.
     pub idle: f64,
 }
@@ -69,10 +73,10 @@ pub struct Phase {
 }
 
 impl Report {
-    /// The median of a figure over the rounds, at the peak and under overload; rounds without the figure
-    /// don't count.
-    fn medians(&self, figure: impl Fn(&Phase) -> f64) -> [f64; 2] {
-        [&self.peak, &self.overload].map(|phases| {
+    /// The median of a figure over the rounds, at the peak and under each overload; rounds without the
+    /// figure don't count.
+    fn medians(&self, figure: impl Fn(&Phase) -> f64) -> [f64; 3] {
+        [&self.peak, &self.obedient, &self.impatient].map(|phases| {
             let figures: Vec<_> = phases.iter().map(&figure).filter(|figure| figure.is_finite()).collect();
             if figures.is_empty() { f64::NAN } else { quantile(figures, 50) }
         })
@@ -81,10 +85,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:32}{:>12}{:>12}{:>12}", "medians", "peak", "obedient", "impatient")?;
         let mut line = |name, figure: fn(&Phase) -> f64| {
-            let [peak, overload] = self.medians(figure);
             let show = |figure: f64| if figure.is_nan() { "-".into() } else { format!("{figure:.1}") };
-            writeln!(f, "{name:32}{:>12}{:>12}", show(peak), show(overload))
+            let [peak, obedient, impatient] = self.medians(figure).map(show);
+            writeln!(f, "{name:32}{peak:>12}{obedient:>12}{impatient:>12}")
         };
         line("creates a second", |phase| phase.goodput)?;
         line("refusals in the round", |phase| phase.refused as f64)?;
@@ -94,12 +99,12 @@ impl fmt::Display for Report {
         line("longest refusal, ms", |phase| phase.refused_longest)?;
         line("most memory, MiB", |phase| phase.resident_most)?;
         line("memory at the end, MiB", |phase| phase.resident_end)?;
-        let [peak, overload] = self.medians(|phase| phase.goodput);
+        let [peak, obedient, impatient] = self.medians(|phase| phase.goodput);
         writeln!(f, "memory before, MiB: {:.1}", self.idle)?;
-        if self.overload.iter().any(|phase| phase.refused == 0) {
+        if self.obedient.iter().chain(&self.impatient).any(|phase| phase.refused == 0) {
             writeln!(f, "nobody was refused in a round: it was not overloaded")?;
         }
-        write!(f, "overload : peak = {:.2}", overload / peak)
+        write!(f, "overload : peak = {:.2} and {:.2}", obedient / peak, impatient / peak)
     }
 }
 
@@ -114,10 +119,12 @@ pub fn run(program: &str, rounds: usize, times: usize, phase: Duration) -> Resul
     let server = world.deployment.serve(&["--log", "off"])?;
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let [idle, _] = memory(server.id())?;
-    let mut report = Report { peak: Vec::new(), overload: Vec::new(), idle };
+    let mut report = Report { peak: Vec::new(), obedient: Vec::new(), impatient: Vec::new(), idle };
+    let load = |clients, wait| tokio.block_on(load(&server, &world.key, clients, wait, phase));
     for _ in 0..rounds {
-        report.peak.push(tokio.block_on(load(&server, &world.key, CLIENTS, phase))?);
-        report.overload.push(tokio.block_on(load(&server, &world.key, CLIENTS * times, phase))?);
+        report.peak.push(load(CLIENTS, OBEDIENT)?);
+        report.obedient.push(load(CLIENTS * times, OBEDIENT)?);
+        report.impatient.push(load(CLIENTS * times, IMPATIENT)?);
     }
     let answer = Client::new(server.address(), &world.key).create("{}", None)?;
     ensure!(answer.status == 201, "after the overload a client got {answer:?}");
@@ -133,8 +140,8 @@ struct Answers {
     refused: Vec<f64>,
 }
 
-/// So many clients at once, for as long as a phase is.
-async fn load(server: &Server, key: &str, clients: usize, phase: Duration) -> Result<Phase> {
+/// So many clients at once, for as long as a phase is; one that was refused waits before it tries again.
+async fn load(server: &Server, key: &str, clients: usize, wait: Duration, phase: Duration) -> Result<Phase> {
     let request: Arc<str> = format!(
         "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: 2\r\n\r\n{{}}"
     )
@@ -147,7 +154,7 @@ async fn load(server: &Server, key: &str, clients: usize, phase: Duration) -> Re
     let end = start + phase;
     let mut tasks = JoinSet::new();
     for connection in connections {
-        tasks.spawn(create(connection, request.clone(), end));
+        tasks.spawn(create(connection, request.clone(), wait, end));
     }
     let mut seen = Phase::default();
     while Instant::now() < end {
@@ -177,7 +184,7 @@ fn last(latencies: &[f64], hundredths: usize) -> f64 {
 }
 
 /// One client, that sends the next request when it has the answer.
-async fn create(mut connection: Connection, request: Arc<str>, end: Instant) -> Result<Answers> {
+async fn create(mut connection: Connection, request: Arc<str>, wait: Duration, end: Instant) -> Result<Answers> {
     let mut answers = Answers::default();
     while Instant::now() < end {
         let sent = Instant::now();
@@ -189,7 +196,7 @@ async fn create(mut connection: Connection, request: Arc<str>, end: Instant) -> 
             201 => {}
             429 | 503 => {
                 answers.refused.push(latency);
-                sleep(IMPATIENCE).await;
+                sleep(wait).await;
             }
             status => anyhow::bail!("an answer that no client may get: {status}"),
         }
