@@ -1,7 +1,8 @@
 //! SQLite: one file, one writer.
 //!
-//! Two threads own a connection each: one writes, one only reads. Creates go to the writer over a
-//! bounded queue; it takes what has gathered there into one transaction, syncs it, and answers.
+//! Two threads own a connection each: one writes, one only reads, from when it is first asked. Creates
+//! go to the writer over a bounded queue; it takes what has gathered there into one transaction, syncs
+//! it, and answers.
 
 mod create;
 mod maintenance;
@@ -10,10 +11,14 @@ mod operator;
 mod session;
 mod worker;
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::{sync::OnceCell, task::spawn_blocking};
 use uuid::Uuid;
 
 pub use self::open::Options;
@@ -32,7 +37,15 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Sqlite {
     writer: Worker,
-    reader: Worker,
+    reader: Arc<Reader>,
+}
+
+/// What reads a file. Opened by the first who asks: a tenant that nobody asks costs half as much.
+#[derive(Debug)]
+struct Reader {
+    path: PathBuf,
+    options: Options,
+    worker: OnceCell<Worker>,
 }
 
 impl Sqlite {
@@ -54,12 +67,9 @@ impl Sqlite {
     /// a newer version.
     pub fn open_with(path: &Path, options: &Options) -> Result<Self, DatabaseError> {
         let writer = Session::new(open::writer(path, options)?, options)?;
-        let reader = Session::new(open::reader(path)?, options)?;
-        let batch = options.batch;
-        Ok(Self {
-            writer: Worker::start("sqlite-writer", writer, batch)?,
-            reader: Worker::start("sqlite-reader", reader, batch)?,
-        })
+        let writer = Worker::start("sqlite-writer", writer, options.batch)?;
+        let reader = Reader { path: path.to_owned(), options: options.clone(), worker: OnceCell::new() };
+        Ok(Self { writer, reader: Arc::new(reader) })
     }
 
     /// A database that lives as long as this value and its clones.
@@ -68,10 +78,27 @@ impl Sqlite {
     ///
     /// [`DatabaseError::Unusable`] where SQLite can't make it.
     pub fn in_memory() -> Result<Self, DatabaseError> {
-        let options = Options::default();
-        let session = Session::new(open::writer(Path::new(":memory:"), &options)?, &options)?;
+        let (path, options) = (PathBuf::from(":memory:"), Options::default());
+        let session = Session::new(open::writer(&path, &options)?, &options)?;
         let only = Worker::start("sqlite", session, options.batch)?;
-        Ok(Self { writer: only.clone(), reader: only })
+        let reader = Reader { path, options, worker: OnceCell::new_with(Some(only.clone())) };
+        Ok(Self { writer: only, reader: Arc::new(reader) })
+    }
+
+    async fn reader(&self) -> Result<&Worker, Error> {
+        let open = || async {
+            let (path, options) = (self.reader.path.clone(), self.reader.options.clone());
+            let start = move || {
+                let session = Session::new(open::reader(&path)?, &options)?;
+                Worker::start("sqlite-reader", session, options.batch)
+            };
+            match spawn_blocking(start).await {
+                Ok(Err(DatabaseError::Storage(error))) => Err(error),
+                Ok(started) => started.map_err(|error| Error::Unavailable(error.to_string())),
+                Err(error) => Err(Error::Unavailable(error.to_string())),
+            }
+        };
+        self.reader.worker.get_or_try_init(open).await
     }
 }
 
@@ -84,7 +111,7 @@ impl Storage for Sqlite {
 
     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error> {
         let claim = claim.clone();
-        self.reader.run(move |session| create::find_claimed(&session.connection, &claim)).await
+        self.reader().await?.run(move |session| create::find_claimed(&session.connection, &claim)).await
     }
 
     async fn ready(&self) -> Result<(), Error> {
@@ -96,7 +123,8 @@ impl Storage for Sqlite {
 impl Directory for Sqlite {
     async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error> {
         let hash = hash.to_owned();
-        self.reader
+        self.reader()
+            .await?
             .run(move |session| {
                 let mut statement = session
                     .connection
@@ -110,7 +138,7 @@ impl Directory for Sqlite {
 
     async fn facts(&self, question: &Question) -> Result<Facts, Error> {
         let question = *question;
-        self.reader.run(move |session| Ok(facts(&session.connection, &question)?)).await
+        self.reader().await?.run(move |session| Ok(facts(&session.connection, &question)?)).await
     }
 }
 

@@ -69,7 +69,8 @@ impl Database for Sqlite {
     }
 
     async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError> {
-        self.reader
+        self.reader()
+            .await?
             .run(move |session| {
                 require_account(&session.connection, "account", account)?;
                 let mut statement = session.connection.prepare(
@@ -101,7 +102,8 @@ impl Database for Sqlite {
 
     async fn has_keys_of_another_pepper(&self, check: &str) -> Result<bool, DatabaseError> {
         let check = check.to_owned();
-        self.reader
+        // A server asks at its start, where only the writer is there.
+        self.writer
             .run(move |session| {
                 let others = "SELECT EXISTS (SELECT 1 FROM key_peppers WHERE pepper <> ?1)";
                 Ok(session.connection.query_row(others, [check], |row| row.get(0))?)
@@ -110,7 +112,8 @@ impl Database for Sqlite {
     }
 
     async fn workspaces(&self, account: Option<Uuid>) -> Result<Vec<WorkspaceRow>, DatabaseError> {
-        self.reader
+        self.reader()
+            .await?
             .run(move |session| {
                 let mut statement = session.connection.prepare(
                     "SELECT accounts.id, accounts.name, owner.account_id, link.organization_id
@@ -144,12 +147,12 @@ impl Database for Sqlite {
     }
 
     async fn check(&self, progress: Progress) -> Result<Check, DatabaseError> {
-        self.reader.run(|session| maintenance::check(&session.connection, progress)).await
+        self.reader().await?.run(|session| maintenance::check(&session.connection, progress)).await
     }
 
     async fn backup(&self, to: &Path, progress: Progress) -> Result<(), DatabaseError> {
         let to = to.to_owned();
-        self.reader.run(move |session| maintenance::backup(&session.connection, &to, progress)).await
+        self.reader().await?.run(move |session| maintenance::backup(&session.connection, &to, progress)).await
     }
 }
 
