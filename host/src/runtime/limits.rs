@@ -63,7 +63,7 @@ impl Default for Limits {
         Self {
             memory: 16 << 20,       // a hundred times what a small guest needs
             table_elements: 10_000, // a guest's function table has tens
-            cpu: 20 * TICK,         // a thousand times what the default component takes
+            cpu: 10 * TICK,         // five hundred times what the default component takes
             wall_clock: Duration::from_secs(10),
             host_calls: 64,          // the default component makes four
             hostcall_bytes: 1 << 20, // wasmtime's default lets one call pin 128 MiB of the host
