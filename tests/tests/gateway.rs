@@ -185,6 +185,8 @@ fn a_tenant_over_its_share_gets_429_while_others_are_served() -> Result<()> {
         }
         let second = server.create_at("/acme", &key, "{}")?;
         assert_eq!((second.status, second.header("retry-after")), (429, Some("1")));
+        // Who it is is not looked up for nothing.
+        assert_eq!(server.create_at("/acme", &other, "{}")?.status, 429);
         assert_eq!(server.create_at("/globex", &other, "{}")?.status, 201);
         first.join().ok().context("panicked")?
     })?;

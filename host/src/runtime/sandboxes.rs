@@ -189,7 +189,7 @@ impl Sandboxes {
 /// How often a component is seen on the processor at least before its time is over. It is looked at with
 /// each tick; where a thread's clock goes on by 10 ms in between, as was seen on a virtual machine, that
 /// was the machine.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 2;
 
 /// A request's right to one sandbox, until it is dropped.
 pub(super) struct Admitted<'a> {
