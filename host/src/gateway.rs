@@ -4,16 +4,20 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Mutex, task::JoinSet, time::timeout};
 
 use crate::Workspaces;
 
 /// The tenants of a host, found by host name and path. They can be replaced while requests come; one
 /// in progress stays with the tenant it was for.
-pub struct Gateway(RwLock<Arc<Table>>);
+pub struct Gateway {
+    table: RwLock<Arc<Table>>,
+    /// How many tenants could write when they were last asked, and when that was. Locked while they are.
+    ready: Mutex<Option<(Instant, (usize, usize))>>,
+}
 
 /// One tenant's place in a gateway.
 #[derive(Clone)]
@@ -48,6 +52,9 @@ struct Table {
 /// How long a tenant's storage has to say whether it is ready.
 const READY: Duration = Duration::from_secs(2);
 
+/// How long what they said is the answer: whoever asks more often, asks nobody.
+const ASKED: Duration = Duration::from_millis(500);
+
 impl Gateway {
     /// A gateway to these tenants.
     ///
@@ -55,7 +62,7 @@ impl Gateway {
     ///
     /// A [`Conflict`] between two of them.
     pub fn new(tenants: Vec<Tenant>) -> Result<Self, Conflict> {
-        Ok(Self(RwLock::new(Arc::new(Table::new(tenants)?))))
+        Ok(Self { table: RwLock::new(Arc::new(Table::new(tenants)?)), ready: Mutex::new(None) })
     }
 
     /// Puts these in the place of the tenants so far, all at once.
@@ -65,7 +72,7 @@ impl Gateway {
     /// A [`Conflict`] between two of them; those so far stay.
     pub fn replace(&self, tenants: Vec<Tenant>) -> Result<(), Conflict> {
         let table = Arc::new(Table::new(tenants)?);
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = table;
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
         Ok(())
     }
 
@@ -83,18 +90,24 @@ impl Gateway {
         self.table().tenants.clone()
     }
 
-    /// How many tenants could write now, of how many.
+    /// How many tenants could write half a second ago at most, of how many.
     pub async fn ready(&self) -> (usize, usize) {
+        let mut asked = self.ready.lock().await;
+        if let Some((_, ready)) = asked.filter(|(when, _)| when.elapsed() < ASKED) {
+            return ready;
+        }
         let tenants = self.tenants();
         let mut checks = JoinSet::new();
         for workspaces in tenants.iter().filter_map(|tenant| tenant.workspaces.clone().ok()) {
             checks.spawn(async move { matches!(timeout(READY, workspaces.ready()).await, Ok(Ok(()))) });
         }
-        (checks.join_all().await.into_iter().filter(|ready| *ready).count(), tenants.len())
+        let ready = (checks.join_all().await.into_iter().filter(|ready| *ready).count(), tenants.len());
+        *asked = Some((Instant::now(), ready));
+        ready
     }
 
     fn table(&self) -> Arc<Table> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -140,8 +153,9 @@ impl Tenant {
         path: impl Into<String>,
         workspaces: Result<Arc<Workspaces>, String>,
     ) -> Self {
-        let hosts = hosts.into_iter().map(|host| host.into().to_ascii_lowercase()).collect();
-        Self { name: name.into(), hosts, path: path.into(), workspaces }
+        let host = |host: String| host.trim_end_matches('.').to_ascii_lowercase();
+        let hosts = hosts.into_iter().map(|name| host(name.into())).collect();
+        Self { name: name.into(), hosts, path: path.into().trim_end_matches('/').to_owned(), workspaces }
     }
 
     /// What it is called.
@@ -191,8 +205,8 @@ mod tests {
             tenant("all", &[], ""),
             tenant("acme", &[], "/acme"),
             tenant("acme-eu", &[], "/acme/eu"),
-            tenant("host", &["Host.example", "other.example"], ""),
-            tenant("host-path", &["host.example"], "/acme"),
+            tenant("host", &["Host.example", "other.example."], ""),
+            tenant("host-path", &["host.example"], "/acme/"),
         ])?;
         for (host, path, name, prefix) in [
             (None, "/api/workspaces", "all", 0),

@@ -12,7 +12,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 fn slow_connections_are_closed_and_keep_nobody_from_an_answer() -> Result<()> {
     let report = slow::run(PROGRAM, 400)?;
     assert_eq!(report.closed, 400, "{report:?}");
-    // Eight seconds for a head, or for a body after its head.
+    // Eight seconds for a head, or for a body after its head; five to read, once there is no more room.
     assert!(report.longest > Duration::from_secs(7) && report.longest < Duration::from_secs(10), "{report:?}");
     Ok(())
 }

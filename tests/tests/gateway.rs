@@ -241,6 +241,33 @@ fn a_reload_takes_what_is_good_and_leaves_the_rest_as_it_was() -> Result<()> {
 }
 
 #[test]
+fn a_better_component_comes_in_where_clients_take_every_place() -> Result<()> {
+    let tenants = Tenants::new(PROGRAM)?;
+    let key = tenants.key("acme")?;
+    tenants.write("acme.wasm", COMPONENT)?;
+    tenants.configure(
+        "pool = { concurrency = 1, queue = 0 }
+         [tenants.acme]\npath = \"/acme\"\ncomponent = \"acme.wasm\"\ndatabase = \"sqlite:acme.db\"
+         limits = { wall-clock = \"2s\", concurrency = 4 }",
+    )?;
+    let server = tenants.serve()?;
+    let lock = Connection::open(tenants.deployment().folder().join("acme.db"))?;
+    lock.execute_batch("BEGIN EXCLUSIVE")?;
+    thread::scope(|scope| {
+        let first = scope.spawn(|| server.create_at("/acme", &key, "{}"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !admin(&server, "GET /metrics")?.contains("workspaces_sandboxes_running 1") {
+            ensure!(Instant::now() < deadline, "the request does not come to a sandbox");
+        }
+        assert_eq!(server.create_at("/acme", &key, "{}")?.status, 503);
+        tenants.write("acme.wasm", variant(b"1"))?;
+        assert_eq!(outcomes(&tenants.reload(&server)?)?, [outcome("acme", "swapped")]);
+        assert_eq!(first.join().ok().context("panicked")??.status, 500);
+        Ok(())
+    })
+}
+
+#[test]
 fn sighup_and_a_watched_file_reload_too() -> Result<()> {
     let tenants = Tenants::new(PROGRAM)?;
     let key = tenants.key("acme")?;

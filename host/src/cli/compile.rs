@@ -54,6 +54,14 @@ impl Compile {
     }
 }
 
+/// This very program, also where another has been put in its file's place since.
+fn this_program() -> Result<PathBuf> {
+    match cfg!(target_os = "linux") {
+        true => Ok("/proc/self/exe".into()),
+        false => env::current_exe().context("this program can't be found"),
+    }
+}
+
 impl Compiler {
     /// Holds this process to the limits from now on.
     fn confine(self) -> Result<()> {
@@ -78,7 +86,7 @@ impl Compiler {
     ///
     /// What is wrong with the component, or which limit it met.
     pub(super) async fn compile(self, wasm: &[u8]) -> Result<Vec<u8>> {
-        let mut child = Command::new(env::current_exe().context("this program can't be found")?)
+        let mut child = Command::new(this_program()?)
             .args(["compile", "-", "--output", "-", "--memory", &self.memory.to_string()])
             .args(["--time", &format!("{}ms", self.time.as_millis())])
             .env_clear()

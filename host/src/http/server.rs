@@ -9,18 +9,28 @@ use hyper_util::{
     server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time,
 };
+use tokio_io_timeout::TimeoutWriter;
 
 #[cfg(feature = "tls")]
 use super::tls::{self, Tls};
 
 /// How long a client may take to send a request's head, and a kept-alive connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long a client may take to read some of an answer that the system has no more room for. Before
+/// that, a client that reads nothing takes some seconds to fill what room there is.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the system keeps of answers that a client has not read, in bytes: five of the largest. It would
+/// keep megabytes for each.
+const UNREAD: usize = 64 << 10;
 
 /// The longest head of a request, in bytes, and the most that a connection buffers; hyper would keep
 /// 400 KiB for each.
@@ -78,6 +88,7 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
         };
         // Answers are one small write: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
+        let _ = set_socket_send_buffer_size(&stream, UNREAD);
         let connection = serve(stream, connections.watcher(), stopping.clone());
         tokio::spawn(async move {
             connection.await;
@@ -91,13 +102,15 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
 /// Serves one connection to its end.
 async fn converse<S>(stream: S, routes: Router, watcher: Watcher)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Send + 'static,
 {
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(routes));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");
     }

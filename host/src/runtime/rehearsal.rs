@@ -23,7 +23,7 @@ impl Runtime {
         let world = World::stage();
         let mut created = 0;
         for request in requests() {
-            let _admitted = self.sandboxes.admit().await.map_err(|error| error.to_string())?;
+            let _admitted = self.sandboxes.admit_rehearsal().await.map_err(|error| error.to_string())?;
             let caller = Caller { account_id: Uuid::now_v7() };
             let ran = self.run(component, &world, caller, request.clone(), None).await;
             match judge(ran.answer, ran.write) {

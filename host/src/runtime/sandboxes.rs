@@ -176,6 +176,13 @@ impl Sandboxes {
         }
     }
 
+    /// Waits for a sandbox without a place among those that may wait: where clients take all of them,
+    /// a better component must come in all the same.
+    pub(super) async fn admit_rehearsal(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let sandbox = timeout(REHEARSAL_WAIT, self.0.sandboxes.acquire()).await;
+        sandbox.ok().and_then(Result::ok).ok_or(Error::Overloaded)
+    }
+
     /// Waits for a sandbox, with the others that may wait.
     pub(super) async fn admit(&self) -> Result<Admitted<'_>, Error> {
         let place = self.0.places.try_acquire().map_err(|_| Error::Overloaded)?;
@@ -185,6 +192,9 @@ impl Sandboxes {
         }
     }
 }
+
+/// How long the rehearsal of a component waits for a sandbox, which it gets in its turn.
+const REHEARSAL_WAIT: Duration = Duration::from_secs(30);
 
 /// How often a component is seen on the processor at least before its time is over. It is looked at with
 /// each tick; where a thread's clock goes on by 10 ms in between, as was seen on a virtual machine, that

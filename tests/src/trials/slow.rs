@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -44,9 +44,14 @@ enum Manner {
     Body,
     /// Sends a request, and keeps the connection for no other.
     Idle,
+    /// Sends requests without end, and reads no answer.
+    Deaf,
 }
 
-const MANNERS: [Manner; 4] = [Manner::Silent, Manner::Head, Manner::Body, Manner::Idle];
+const MANNERS: [Manner; 5] = [Manner::Silent, Manner::Head, Manner::Body, Manner::Idle, Manner::Deaf];
+
+/// What a client takes before it has read any of it, in bytes: little, so that it is soon full.
+const UNREAD: u32 = 4 << 10;
 
 /// The pause between two bytes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -100,7 +105,9 @@ pub(super) fn healthy(mut client: Client, more: &dyn Fn() -> bool) -> Result<Dur
 async fn attack(address: SocketAddr, key: &str, connections: usize) -> Result<Vec<Option<Duration>>> {
     let mut clients = JoinSet::new();
     for manner in MANNERS.into_iter().cycle().take(connections) {
-        let stream = TcpStream::connect(address).await.context("can't connect: is the limit of open files enough?")?;
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(UNREAD)?;
+        let stream = socket.connect(address).await.context("can't connect: is the limit of open files enough?")?;
         let head = format!(
             "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: "
         );
@@ -121,6 +128,10 @@ async fn keep(mut stream: TcpStream, manner: Manner, head: &str) -> Duration {
         Manner::Head => ("POST /api/workspaces HTTP/1.1\r\nx-slow: ".into(), true),
         Manner::Body => (format!("{head}60000\r\n\r\n"), true),
         Manner::Idle => (format!("{head}2\r\n\r\n{{}}"), false),
+        Manner::Deaf => {
+            while stream.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_ok() {}
+            return start.elapsed();
+        }
     };
     // Whatever fails here has been closed by the server.
     let _ = stream.write_all(at_once.as_bytes()).await;

@@ -41,12 +41,17 @@ impl FromStr for KeySource {
             return Ok(Self::File(text.into()));
         }
         let uri = Uri::from_str(text).map_err(|error| KeysError::Address(error.to_string()))?;
-        let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        match uri.scheme_str() {
-            Some("https") => Ok(Self::Address(uri)),
-            Some("http") if local => Ok(Self::Address(uri)),
-            _ => Err(KeysError::Address("keys come over https: whoever can change them can be anybody".into())),
-        }
+        require_safe(&uri)?;
+        Ok(Self::Address(uri))
+    }
+}
+
+fn require_safe(address: &Uri) -> Result<(), KeysError> {
+    let local = matches!(address.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match address.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if local => Ok(()),
+        _ => Err(KeysError::Address("keys come over https: whoever can change them can be anybody".into())),
     }
 }
 
@@ -88,8 +93,8 @@ const MAX_BYTES: usize = 256 << 10;
 
 /// The keys by now.
 pub(super) struct Keys {
-    known: RwLock<Known>,
-    remote: Option<Remote>,
+    known: Arc<RwLock<Known>>,
+    remote: Option<Arc<Remote>>,
 }
 
 struct Known {
@@ -111,12 +116,14 @@ impl Keys {
             KeySource::File(path) => {
                 let text = std::fs::read_to_string(&path).map_err(|error| KeysError::File(path.clone(), error))?;
                 let keys = read(&text).ok_or_else(|| KeysError::NoKey(path.display().to_string()))?;
-                return Ok(Self { known: Known { keys, since: None }.into(), remote: None });
+                return Ok(Self { known: Arc::new(Known { keys, since: None }.into()), remote: None });
             }
             KeySource::Address(address) => address,
         };
-        let remote = Remote { client: client()?, address, asked: Mutex::new(None) };
-        let keys = Self { known: Known { keys: Vec::new(), since: None }.into(), remote: Some(remote) };
+        require_safe(&address)?;
+        let remote = Arc::new(Remote { client: client()?, address, asked: Mutex::new(None) });
+        let known = Arc::new(Known { keys: Vec::new(), since: None }.into());
+        let keys = Self { known, remote: Some(remote) };
         if let Some(remote) = &keys.remote {
             keys.renew(remote).await;
         }
@@ -139,24 +146,11 @@ impl Keys {
         if known.keys.is_empty() { Err(Denial::Unavailable) } else { Ok(known.find(id)) }
     }
 
-    /// Asks for the keys again, where they were not asked for just now. Keeps those it has where that
-    /// fails.
-    async fn renew(&self, remote: &Remote) {
-        let mut asked = remote.asked.lock().await;
-        if asked.is_some_and(|asked| asked.elapsed() < BETWEEN_FETCHES) {
-            return;
-        }
-        *asked = Some(Instant::now());
-        match remote.fetch().await {
-            Ok(keys) => {
-                tracing::info!(keys = keys.len(), address = %remote.address, "keys for tokens");
-                let known = Known { keys, since: Some(Instant::now()) };
-                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
-            }
-            Err(cause) => {
-                tracing::error!(cause, address = %remote.address, "no new keys for tokens: it is tried again")
-            }
-        }
+    /// Asks for the keys again, in a task of its own: a client that goes away takes no fetch with it.
+    async fn renew(&self, remote: &Arc<Remote>) {
+        let (remote, known) = (remote.clone(), self.known.clone());
+        // A panic in it is logged as such, and the keys stay.
+        let _ = tokio::spawn(async move { remote.renew(&known).await }).await;
     }
 }
 
@@ -172,6 +166,26 @@ impl Known {
 }
 
 impl Remote {
+    /// Asks for the keys again, where they were not asked for just now. Keeps those it has where that
+    /// fails.
+    async fn renew(&self, known: &RwLock<Known>) {
+        let mut asked = self.asked.lock().await;
+        if asked.is_some_and(|asked| asked.elapsed() < BETWEEN_FETCHES) {
+            return;
+        }
+        *asked = Some(Instant::now());
+        match self.fetch().await {
+            Ok(keys) => {
+                tracing::info!(keys = keys.len(), address = %self.address, "keys for tokens");
+                let fetched = Known { keys, since: Some(Instant::now()) };
+                *known.write().unwrap_or_else(PoisonError::into_inner) = fetched;
+            }
+            Err(cause) => {
+                tracing::error!(cause, address = %self.address, "no new keys for tokens: it is tried again")
+            }
+        }
+    }
+
     /// The keys, or for the log why there are none.
     async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
         let fetched = timeout(FETCH_TIMEOUT, async {

@@ -6,6 +6,7 @@ pub(super) mod plan;
 mod reload;
 
 use std::{
+    collections::HashSet,
     future::Future,
     net::SocketAddr,
     path::PathBuf,
@@ -115,6 +116,8 @@ impl Serve {
         let (shutdown, hangup) = (shutdown()?, signal(SignalKind::hangup())?);
         let tls = self.tls.as_ref().map(TlsArguments::read).transpose()?;
         let plan = self.plan()?;
+        // Before the databases are opened, which take some.
+        let files = open_files();
 
         let sandboxes = Sandboxes::new(plan.pool.clone())?;
         sandboxes.self_check().await?;
@@ -159,7 +162,9 @@ impl Serve {
             demo.print(&address)?;
         }
         let most = self.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
-        let most = most.min(open_files().saturating_sub(RESERVED_FILES)).max(1);
+        let databases: HashSet<_> = plan.tenants.iter().map(|tenant| &tenant.database).collect();
+        let reserved = RESERVED_FILES.saturating_add(FILES.saturating_mul(databases.len())).min(files / 2);
+        let most = most.min(files.saturating_sub(reserved)).max(1);
 
         let (reload, waiters) = mpsc::channel(1);
         let reloader = Reloader { serve: self, plan, loader, gateway: gateway.clone(), tls: tls.clone() };
@@ -231,8 +236,10 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 /// Connections of operators and their tools.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Files that are kept for other things than clients' connections: the database, the log.
+/// Files that are kept for other things than clients' connections, and how many of them for each database:
+/// one of SQLite takes five, one of PostgreSQL as many as it has connections. Half of all at most.
 const RESERVED_FILES: usize = 128;
+const FILES: usize = 8;
 
 /// How many files this process may open, after asking for as many as it may ask for.
 fn open_files() -> usize {

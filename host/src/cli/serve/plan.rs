@@ -1,6 +1,6 @@
 //! What is to be served, whether it was said by options or in a file.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -84,6 +84,8 @@ impl DatabasePlan {
 #[derive(Clone, PartialEq)]
 pub(in crate::cli) struct TokenPlan {
     pub(super) keys: KeySource,
+    /// What the key file holds, so that another one is another plan; none where it can't be read.
+    file: Option<Vec<u8>>,
     pub(super) options: jwt::Options,
 }
 
@@ -93,6 +95,10 @@ pub(super) const ACCOUNT_CLAIM: &str = "sub";
 impl TokenPlan {
     pub(super) fn new(keys: KeySource, issuer: &str, audience: &str, account_claim: &str) -> Self {
         let [issuer, audience, account_claim] = [issuer, audience, account_claim].map(str::to_owned);
-        Self { keys, options: jwt::Options { issuer, audience, account_claim, leeway: jwt::MAX_LEEWAY } }
+        let file = match &keys {
+            KeySource::File(path) => fs::read(path).ok(),
+            KeySource::Address(_) => None,
+        };
+        Self { keys, file, options: jwt::Options { issuer, audience, account_claim, leeway: jwt::MAX_LEEWAY } }
     }
 }

@@ -40,7 +40,7 @@ type Times = HashMap<PathBuf, Option<SystemTime>>;
 impl Reloader {
     /// Follows SIGHUP, the administration, and the files where they are watched. Never returns.
     pub(super) async fn run(mut self, mut hangup: Signal, mut waiters: mpsc::Receiver<Waiter>) {
-        let mut loaded = self.times();
+        let mut loaded = self.times(&self.plan);
         let mut last = loaded.clone();
         let mut watch = interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,7 +49,7 @@ impl Reloader {
                 _ = hangup.recv() => None,
                 Some(waiter) = waiters.recv() => Some(waiter),
                 _ = watch.tick(), if self.plan.watch => {
-                    let now = self.times();
+                    let now = self.times(&self.plan);
                     // Changed, and no more since the last look: nobody is writing it now.
                     let is_ready = now != loaded && now == last;
                     last = now;
@@ -59,8 +59,7 @@ impl Reloader {
                     None
                 }
             };
-            let outcome = self.reload().await;
-            loaded = self.times();
+            let outcome = self.reload(&mut loaded).await;
             if let Some(waiter) = waiter {
                 let _ = waiter.send(outcome);
             }
@@ -68,17 +67,20 @@ impl Reloader {
     }
 
     /// When the files were changed that a plan is made of.
-    fn times(&self) -> Times {
-        let components = self.plan.tenants.iter().filter_map(|tenant| tenant.component.as_ref());
+    fn times(&self, plan: &Plan) -> Times {
+        let components = plan.tenants.iter().filter_map(|tenant| tenant.component.as_ref());
         let files = self.serve.config.iter().chain(components);
         let time = |file: &PathBuf| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
         files.map(|file| (file.clone(), time(file))).collect()
     }
 
-    async fn reload(&mut self) -> Result<Vec<Report>, String> {
-        if let Some(Err(error)) = self.tls.as_ref().map(|tls| tls.reload()) {
+    /// `loaded` becomes what the files' times were before they were read: a change after that is another.
+    async fn reload(&mut self, loaded: &mut Times) -> Result<Vec<Report>, String> {
+        let certificate = self.tls.as_ref().map_or(Ok(()), |tls| tls.reload());
+        if let Err(error) = &certificate {
             tracing::error!(%error, "the certificate stays as it was");
         }
+        *loaded = self.times(&self.plan);
         let plan = match self.serve.plan() {
             Ok(plan) => plan,
             Err(error) => {
@@ -89,6 +91,10 @@ impl Reloader {
         };
         if plan.pool != self.plan.pool || plan.listen != self.plan.listen || plan.admin != self.plan.admin {
             tracing::warn!("addresses and the pool change with the next start");
+        }
+        let mut read = self.times(&plan);
+        for (file, time) in &mut read {
+            *time = loaded.get(file).copied().unwrap_or(*time);
         }
         self.loader.compiler = plan.compiler;
         let (tenants, reports) = self.loader.load(&plan.tenants).await;
@@ -105,6 +111,10 @@ impl Reloader {
             }
         }
         self.plan = plan;
-        Ok(reports)
+        *loaded = read;
+        match certificate {
+            Ok(()) => Ok(reports),
+            Err(error) => Err(format!("the tenants are loaded, but the certificate stays as it was: {error}")),
+        }
     }
 }

@@ -45,16 +45,20 @@ impl Worker {
             .spawn(move || {
                 while let Some(first) = queue.blocking_recv() {
                     let mut next = Some(first);
-                    let mut creates = Vec::new();
-                    while let Some(Job::Create(waiting)) = next {
-                        creates.push(waiting);
-                        // No artificial delay: what comes while the disk syncs is the next batch.
-                        next = (creates.len() < batch).then(|| queue.try_recv().ok()).flatten();
+                    let (mut creates, mut calls) = (Vec::new(), Vec::new());
+                    while let Some(job) = next {
+                        match job {
+                            Job::Create(waiting) => creates.push(waiting),
+                            Job::Call(call) => calls.push(call),
+                        }
+                        // No artificial delay: what comes while the disk syncs is the next batch. Calls,
+                        // which strangers can have made, take no batch apart, and come after it.
+                        next = (creates.len().max(calls.len()) < batch).then(|| queue.try_recv().ok()).flatten();
                     }
                     // A panic is that work's own: its transaction is rolled back, and its callers,
                     // whose channels it drops, are told that the outcome is not known.
                     let _ = catch_unwind(AssertUnwindSafe(|| create_all(&mut session, creates)));
-                    if let Some(Job::Call(call)) = next {
+                    for call in calls {
                         let _ = catch_unwind(AssertUnwindSafe(|| call(&mut session)));
                     }
                     session.tidy();
