@@ -145,7 +145,7 @@ impl Workspaces {
     fn require_places(&self) -> Result<(), Error> {
         match self.places.available_permits() {
             0 => Err(Error::OverShare { retry_after: RETRY_AFTER }),
-            _ => self.runtime.require_place(),
+            _ => self.runtime.sandboxes.require_place(),
         }
     }
 

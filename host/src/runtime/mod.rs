@@ -39,7 +39,7 @@ use crate::{
 
 /// One tenant's component, with the host's side of its imports.
 pub(crate) struct Runtime {
-    sandboxes: Sandboxes,
+    pub(crate) sandboxes: Sandboxes,
     component: Slot,
     world: World,
     limits: Limits,
@@ -96,11 +96,6 @@ impl Runtime {
         self.rehearse(&component).await?;
         self.component.swap(component);
         Ok(())
-    }
-
-    /// Whether a request could have a sandbox, or wait for one, at this moment.
-    pub(crate) fn require_place(&self) -> Result<(), Error> {
-        self.sandboxes.require_place()
     }
 
     /// Has the component create a workspace for a caller whose credential was checked.

@@ -169,7 +169,7 @@ impl Sandboxes {
     }
 
     /// Whether a request could have a sandbox, or wait for one, at this moment.
-    pub(super) fn require_place(&self) -> Result<(), Error> {
+    pub(crate) fn require_place(&self) -> Result<(), Error> {
         match self.0.places.available_permits() {
             0 => Err(Error::Overloaded),
             _ => Ok(()),
@@ -179,15 +179,20 @@ impl Sandboxes {
     /// Waits for a sandbox without a place among those that may wait: where clients take all of them,
     /// a better component must come in all the same.
     pub(super) async fn admit_rehearsal(&self) -> Result<SemaphorePermit<'_>, Error> {
-        let sandbox = timeout(REHEARSAL_WAIT, self.0.sandboxes.acquire()).await;
-        sandbox.ok().and_then(Result::ok).ok_or(Error::Overloaded)
+        self.sandbox(REHEARSAL_WAIT).await
     }
 
     /// Waits for a sandbox, with the others that may wait.
     pub(super) async fn admit(&self) -> Result<Admitted<'_>, Error> {
         let place = self.0.places.try_acquire().map_err(|_| Error::Overloaded)?;
-        match timeout(self.0.pool.admission_wait, self.0.sandboxes.acquire()).await {
-            Ok(Ok(sandbox)) => Ok(Admitted { _sandbox: sandbox, _place: place }),
+        let sandbox = self.sandbox(self.0.pool.admission_wait).await?;
+        Ok(Admitted { _sandbox: sandbox, _place: place })
+    }
+
+    /// The next sandbox that is free, in the order they are asked for.
+    async fn sandbox(&self, wait: Duration) -> Result<SemaphorePermit<'_>, Error> {
+        match timeout(wait, self.0.sandboxes.acquire()).await {
+            Ok(Ok(sandbox)) => Ok(sandbox),
             _ => Err(Error::Overloaded),
         }
     }

@@ -118,6 +118,7 @@ impl Serve {
         let plan = self.plan()?;
         // Before the databases are opened, which take some.
         let files = open_files();
+        let loaded = reload::times(self.config.as_deref(), &plan);
 
         let sandboxes = Sandboxes::new(plan.pool.clone())?;
         sandboxes.self_check().await?;
@@ -163,11 +164,12 @@ impl Serve {
         }
         let most = self.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
         let databases: HashSet<_> = plan.tenants.iter().map(|tenant| &tenant.database).collect();
-        let reserved = RESERVED_FILES.saturating_add(FILES.saturating_mul(databases.len())).min(files / 2);
-        let most = most.min(files.saturating_sub(reserved)).max(1);
+        let reserved = databases.iter().map(|database| database.files()).fold(RESERVED_FILES, usize::saturating_add);
+        // Where files are few, half of them are for clients all the same.
+        let most = most.min(files.saturating_sub(reserved.min(files / 2))).max(1);
 
         let (reload, waiters) = mpsc::channel(1);
-        let reloader = Reloader { serve: self, plan, loader, gateway: gateway.clone(), tls: tls.clone() };
+        let reloader = Reloader { serve: self, plan, loaded, loader, gateway: gateway.clone(), tls: tls.clone() };
         tokio::spawn(reloader.run(hangup, waiters));
         if let Some(admin) = admin {
             let routes = Admin { gateway: gateway.clone(), sandboxes, metrics, reload }.routes();
@@ -236,10 +238,8 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
 /// Connections of operators and their tools.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Files that are kept for other things than clients' connections, and how many of them for each database:
-/// one of SQLite takes five, one of PostgreSQL as many as it has connections. Half of all at most.
+/// Files that are kept for other things than databases and clients' connections, such as the log.
 const RESERVED_FILES: usize = 128;
-const FILES: usize = 8;
 
 /// How many files this process may open, after asking for as many as it may ask for.
 fn open_files() -> usize {

@@ -78,6 +78,16 @@ impl DatabasePlan {
         let owner = (address == DatabaseAddress::Memory).then(|| tenant.to_owned());
         Self { address, group_commit, connections, owner }
     }
+
+    /// How many files it takes to have it open.
+    pub(super) fn files(&self) -> usize {
+        match self.address {
+            DatabaseAddress::Memory => 0,
+            // The database and its log, once for the writer and once for the reader, and the log's index.
+            DatabaseAddress::File(_) => 5,
+            DatabaseAddress::Server(_) => self.connections,
+        }
+    }
 }
 
 /// Which bearer tokens a tenant takes.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -29,19 +29,27 @@ const WATCH: Duration = Duration::from_secs(1);
 pub(super) struct Reloader {
     pub(super) serve: Serve,
     pub(super) plan: Plan,
+    /// When its files were changed, before they were read: a change after that is another.
+    pub(super) loaded: Times,
     pub(super) loader: Loader,
     pub(super) gateway: Arc<Gateway>,
     pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// The times at which files were changed.
-type Times = HashMap<PathBuf, Option<SystemTime>>;
+pub(super) type Times = HashMap<PathBuf, Option<SystemTime>>;
+
+/// When the files were changed that a plan is made of.
+pub(super) fn times(config: Option<&Path>, plan: &Plan) -> Times {
+    let components = plan.tenants.iter().filter_map(|tenant| tenant.component.as_deref());
+    let time = |file| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+    config.into_iter().chain(components).map(|file| (file.to_owned(), time(file))).collect()
+}
 
 impl Reloader {
     /// Follows SIGHUP, the administration, and the files where they are watched. Never returns.
     pub(super) async fn run(mut self, mut hangup: Signal, mut waiters: mpsc::Receiver<Waiter>) {
-        let mut loaded = self.times(&self.plan);
-        let mut last = loaded.clone();
+        let mut last = self.loaded.clone();
         let mut watch = interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -49,9 +57,9 @@ impl Reloader {
                 _ = hangup.recv() => None,
                 Some(waiter) = waiters.recv() => Some(waiter),
                 _ = watch.tick(), if self.plan.watch => {
-                    let now = self.times(&self.plan);
+                    let now = times(self.serve.config.as_deref(), &self.plan);
                     // Changed, and no more since the last look: nobody is writing it now.
-                    let is_ready = now != loaded && now == last;
+                    let is_ready = now != self.loaded && now == last;
                     last = now;
                     if !is_ready {
                         continue;
@@ -59,28 +67,19 @@ impl Reloader {
                     None
                 }
             };
-            let outcome = self.reload(&mut loaded).await;
+            let outcome = self.reload().await;
             if let Some(waiter) = waiter {
                 let _ = waiter.send(outcome);
             }
         }
     }
 
-    /// When the files were changed that a plan is made of.
-    fn times(&self, plan: &Plan) -> Times {
-        let components = plan.tenants.iter().filter_map(|tenant| tenant.component.as_ref());
-        let files = self.serve.config.iter().chain(components);
-        let time = |file: &PathBuf| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
-        files.map(|file| (file.clone(), time(file))).collect()
-    }
-
-    /// `loaded` becomes what the files' times were before they were read: a change after that is another.
-    async fn reload(&mut self, loaded: &mut Times) -> Result<Vec<Report>, String> {
+    async fn reload(&mut self) -> Result<Vec<Report>, String> {
         let certificate = self.tls.as_ref().map_or(Ok(()), |tls| tls.reload());
         if let Err(error) = &certificate {
             tracing::error!(%error, "the certificate stays as it was");
         }
-        *loaded = self.times(&self.plan);
+        self.loaded = times(self.serve.config.as_deref(), &self.plan);
         let plan = match self.serve.plan() {
             Ok(plan) => plan,
             Err(error) => {
@@ -92,9 +91,9 @@ impl Reloader {
         if plan.pool != self.plan.pool || plan.listen != self.plan.listen || plan.admin != self.plan.admin {
             tracing::warn!("addresses and the pool change with the next start");
         }
-        let mut read = self.times(&plan);
+        let mut read = times(self.serve.config.as_deref(), &plan);
         for (file, time) in &mut read {
-            *time = loaded.get(file).copied().unwrap_or(*time);
+            *time = self.loaded.get(file).copied().unwrap_or(*time);
         }
         self.loader.compiler = plan.compiler;
         let (tenants, reports) = self.loader.load(&plan.tenants).await;
@@ -111,7 +110,7 @@ impl Reloader {
             }
         }
         self.plan = plan;
-        *loaded = read;
+        self.loaded = read;
         match certificate {
             Ok(()) => Ok(reports),
             Err(error) => Err(format!("the tenants are loaded, but the certificate stays as it was: {error}")),

@@ -12,7 +12,7 @@ mod session;
 mod worker;
 
 use std::{
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
 };
 
@@ -68,7 +68,10 @@ impl Sqlite {
     pub fn open_with(path: &Path, options: &Options) -> Result<Self, DatabaseError> {
         let writer = Session::new(open::writer(path, options)?, options)?;
         let writer = Worker::start("sqlite-writer", writer, options.batch)?;
-        let reader = Reader { path: path.to_owned(), options: options.clone(), worker: OnceCell::new() };
+        // The same file, wherever the process works by then.
+        let path = path::absolute(path)
+            .map_err(|error| DatabaseError::Unusable(format!("{} can't be found: {error}", path.display())))?;
+        let reader = Reader { path, options: options.clone(), worker: OnceCell::new() };
         Ok(Self { writer, reader: Arc::new(reader) })
     }
 
