@@ -23,7 +23,7 @@ struct Word {
 impl Auth for Word {
     async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
         match credential {
-            Credential::Bearer(word) if *word == self.word => Ok(Caller { account_id: self.account }),
+            Credential::Bearer(word) if *word == self.word => Ok(Caller::new(self.account)),
             _ => Err(Denial::Unauthenticated),
         }
     }
@@ -41,7 +41,7 @@ impl Auth for Word {
             return Err(Denial::OrganizationForbidden);
         }
         let account = caller.account_id;
-        Ok(Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth })
+        Ok(Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis: Basis::Auth })
     }
 }
 

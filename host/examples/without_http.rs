@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let workspaces = Workspaces::builder(database, auth).limits(limits).build()?;
 
     // Who calls is known here already; with a credential to check it would be `create_workspace`.
-    let caller = Caller { account_id: account };
+    let caller = Caller::new(account);
     for name in ["Studio", "\u{7}"] {
         let request = CreateWorkspaceRequest { name: Some(name.into()), ..Default::default() };
         match workspaces.create_workspace_for(caller.clone(), request, None).await {

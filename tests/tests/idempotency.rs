@@ -181,12 +181,12 @@ struct Slow;
 #[async_trait]
 impl Auth for Slow {
     async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
-        Ok(Caller { account_id: Uuid::nil() })
+        Ok(Caller::new(Uuid::nil()))
     }
 
     async fn authorize(&self, caller: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {
         let account = caller.account_id;
-        Ok(Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth })
+        Ok(Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis: Basis::Auth })
     }
 }
 
@@ -208,7 +208,7 @@ async fn a_second_request_while_the_first_is_in_progress_is_told_so() -> Result<
     let workspaces = Workspaces::builder(Arc::new(Slow), Arc::new(Slow)).build()?;
     let call = |key: &str| {
         let key = IdempotencyKey::new(key).ok();
-        workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), key)
+        workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), key)
     };
     let (first, second, other) = tokio::join!(call("a"), call("a"), call("b"));
     assert!(first.is_ok() && other.is_ok(), "{first:?} {other:?}");

@@ -109,9 +109,8 @@ fn slow(component: &[u8], wait: Duration, limits: Limits, pool: Pool) -> Result<
 async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Result<(Result<(), Error>, Duration)> {
     let workspaces = slow(&component(body)?, wait, limits, Pool::default())?;
     let start = Instant::now();
-    let answer = workspaces
-        .create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None)
-        .await;
+    let answer =
+        workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None).await;
     Ok((answer.map(drop), start.elapsed()))
 }
 
@@ -141,8 +140,7 @@ async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
     let pool = Pool { concurrency: 1, admission_wait: Duration::from_millis(50), ..Pool::default() };
     let (wait, limits) = (Duration::from_secs(2), Limits::default());
     let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
-    let call =
-        || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
     let (first, second) = tokio::join!(call(), call());
     assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
     assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");
@@ -156,8 +154,7 @@ async fn requests_over_the_queue_are_refused_at_once() -> Result<()> {
     let pool = Pool { concurrency: 1, queue: 1, admission_wait: hour, ..Pool::default() };
     let wait = Duration::from_millis(200);
     let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
-    let call =
-        || workspaces.create_workspace_for(Caller { account_id: Uuid::nil() }, CreateWorkspaceRequest::default(), None);
+    let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
     let third = async {
         // The two before it have been polled once by then.
         tokio::task::yield_now().await;

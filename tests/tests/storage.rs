@@ -110,7 +110,7 @@ async fn postgres_keeps_the_contract_also_through_a_pooler() -> Result<()> {
 /// A grant for an account that exists.
 async fn grant(database: &dyn Database) -> Result<Grant> {
     let account = database.create_account(None, None).await?.id;
-    Ok(Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth })
+    Ok(Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis: Basis::Auth })
 }
 
 #[tokio::test]
@@ -197,6 +197,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date() -> Result<()> {
         caller_id: account,
         account_id: account,
         organization_id: None,
+        key_id: None,
         basis: Basis::Memberships { administrators: None },
     };
     database.create_workspace(&grant, "Kept", None).await?;

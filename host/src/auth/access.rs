@@ -41,7 +41,7 @@ impl Facts {
 }
 
 impl Question {
-    /// The answer, given the facts.
+    /// Returns the grant that the facts allow. It names no API key: whoever knows the caller's adds it.
     ///
     /// An account may be the caller itself, any that exists where the caller is an administrator, or
     /// one that shares an organization with it. An organization may be the account itself or one
@@ -63,6 +63,7 @@ impl Question {
                 caller_id: self.caller,
                 account_id: self.account,
                 organization_id: self.organization,
+                key_id: None,
                 basis: Basis::Memberships { administrators: self.administrators },
             }),
         }
@@ -126,7 +127,13 @@ mod tests {
                     } else {
                         granted += 1;
                         let basis = Basis::Memberships { administrators: None };
-                        Ok(Grant { caller_id: caller, account_id: account, organization_id: linked, basis })
+                        Ok(Grant {
+                            caller_id: caller,
+                            account_id: account,
+                            organization_id: linked,
+                            key_id: None,
+                            basis,
+                        })
                     };
                     assert_eq!(question.decide(facts), expected, "{question:?} {facts:?}");
                     if question.is_own() {

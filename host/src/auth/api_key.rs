@@ -35,6 +35,8 @@ pub trait Directory: Send + Sync + 'static {
 /// A key as the database knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredKey {
+    /// The key's id.
+    pub id: Uuid,
     /// The account it stands for.
     pub account_id: Uuid,
     /// When it stops being valid, in milliseconds since the Unix epoch; never where `None`.
@@ -67,7 +69,9 @@ impl Auth for ApiKeys {
         }
         let found = self.directory.find_key(&self.pepper.hash(key)).await.map_err(unavailable)?;
         match found {
-            Some(key) if is_valid_at(key.expires_at, now()) => Ok(Caller { account_id: key.account_id }),
+            Some(key) if is_valid_at(key.expires_at, now()) => {
+                Ok(Caller { account_id: key.account_id, key_id: Some(key.id) })
+            }
             _ => Err(Denial::Unauthenticated),
         }
     }
@@ -83,7 +87,7 @@ impl Auth for ApiKeys {
             true => Facts::OWN,
             false => self.directory.facts(&question).await.map_err(unavailable)?,
         };
-        question.decide(facts)
+        question.decide(facts).map(|grant| Grant { key_id: caller.key_id, ..grant })
     }
 }
 

@@ -100,7 +100,7 @@ impl Jwt {
         };
         // Hyphenated alone: the other forms would be other names for the same account.
         let account_id = Uuid::try_parse(account).ok().filter(|id| id.hyphenated().to_string() == *account)?;
-        Some(Caller { account_id })
+        Some(Caller::new(account_id))
     }
 }
 

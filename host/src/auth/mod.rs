@@ -45,8 +45,17 @@ pub trait Auth: Send + Sync + 'static {
 /// The account that a valid credential stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Its id.
+    /// The account's id.
     pub account_id: Uuid,
+    /// The id of the API key that was presented; `None` for any other credential.
+    pub key_id: Option<Uuid>,
+}
+
+impl Caller {
+    /// Returns a caller that was found by something else than an API key.
+    pub fn new(account_id: Uuid) -> Self {
+        Self { account_id, key_id: None }
+    }
 }
 
 /// Permission to create one workspace, good for the request in progress.
@@ -58,6 +67,9 @@ pub struct Grant {
     pub account_id: Uuid,
     /// The organization it will be linked to.
     pub organization_id: Option<Uuid>,
+    /// The API key that the caller presented. Storage checks in the writing transaction that the key is still
+    /// the caller's and has not expired; `None` where there is no key to check.
+    pub key_id: Option<Uuid>,
     /// What the permission rests on.
     pub basis: Basis,
 }

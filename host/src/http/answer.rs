@@ -16,7 +16,7 @@ use crate::{
     Workspace,
     auth::Denial,
     runtime::{Error, RETRY_AFTER},
-    storage::Created,
+    storage::{Created, Period},
 };
 
 /// Why a request is refused.
@@ -34,6 +34,8 @@ const FAILED: &str = "The server failed: try again later, and report the x-reque
 const TRY_LATER: &str = "The service can't answer now: try again later";
 const OVER_SHARE: &str = "Too many requests: try again after the time in Retry-After";
 const KEY_REUSED: &str = "This Idempotency-Key was used for another request: send that request, or a new key";
+const REFUSED: &str = "The database refuses this workspace: change the name, or ask the operator which rules it has";
+const MISCONFIGURED: &str = "The service is not set up correctly: report the x-request-id to its operator";
 const IN_FLIGHT: &str = "A request with this Idempotency-Key is in progress: send it again for the answer";
 
 impl IntoResponse for Refusal {
@@ -54,6 +56,9 @@ impl IntoResponse for Refusal {
                 Error::Unavailable(message) => (StatusCode::SERVICE_UNAVAILABLE, message),
                 Error::Unknown(message) => (StatusCode::INTERNAL_SERVER_ERROR, message),
                 Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, KEY_REUSED.into()),
+                Error::QuotaReached(period) => (StatusCode::FORBIDDEN, quota_reached(period)),
+                Error::Refused => (StatusCode::BAD_REQUEST, REFUSED.into()),
+                Error::Misconfigured => (StatusCode::INTERNAL_SERVER_ERROR, MISCONFIGURED.into()),
                 Error::InFlight => (StatusCode::CONFLICT, IN_FLIGHT.into()),
                 Error::Claims(cause) => {
                     tracing::error!(%cause, "claims can't be looked up");
@@ -65,6 +70,13 @@ impl IntoResponse for Refusal {
             },
         };
         error(status, &message, retry_after)
+    }
+}
+
+fn quota_reached(period: Period) -> String {
+    match period {
+        Period::Day => "The quota of workspaces per day is used up: try again after midnight UTC".into(),
+        Period::Total => "The quota of workspaces is used up: ask the operator for more".into(),
     }
 }
 

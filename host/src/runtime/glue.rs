@@ -62,8 +62,8 @@ pub(super) enum Write {
     Begun,
     /// Storage has the workspace.
     Done(Created),
-    /// Nothing was written: the key was used for another request.
-    KeyReused,
+    /// Nothing was written, for a reason that the contract has no case for: the host answers the client itself.
+    Refused(storage::Error),
 }
 
 impl State {
@@ -138,13 +138,19 @@ impl wit_storage::Host for State {
                 Ok(id)
             }
             Err(error) => {
-                tracing::error!(%error, "storage returned no workspace");
+                match error {
+                    storage::Error::Unknown(_) | storage::Error::Unavailable(_) | storage::Error::Misconfigured(_) => {
+                        tracing::error!(%error, "storage created no workspace")
+                    }
+                    _ => tracing::info!(%error, "storage created no workspace"),
+                }
+                let known = (&error).into();
                 self.write = match error {
                     storage::Error::Unknown(_) => Write::Begun,
-                    storage::Error::KeyReused => Write::KeyReused,
                     storage::Error::AccessLost | storage::Error::Unavailable(_) => Write::None,
+                    refused => Write::Refused(refused),
                 };
-                Err(error.into())
+                Err(known)
             }
         })
     }
@@ -174,14 +180,18 @@ impl From<auth::Denial> for wit_auth::Denial {
     }
 }
 
-impl From<storage::Error> for wit_storage::Error {
-    fn from(error: storage::Error) -> Self {
+impl From<&storage::Error> for wit_storage::Error {
+    fn from(error: &storage::Error) -> Self {
         match error {
             storage::Error::AccessLost => Self::AccessLost,
             storage::Error::Unknown(_) => Self::Unknown,
-            // The contract has no word for a key that was reused: the component knows of none, and
-            // the host answers for it.
-            storage::Error::KeyReused | storage::Error::Unavailable(_) => Self::Unavailable,
+            // The contract has no case for the others: the host answers the client itself, see `Write::Refused`.
+            storage::Error::CredentialLost
+            | storage::Error::KeyReused
+            | storage::Error::QuotaReached(_)
+            | storage::Error::Refused(_)
+            | storage::Error::Misconfigured(_)
+            | storage::Error::Unavailable(_) => Self::Unavailable,
         }
     }
 }

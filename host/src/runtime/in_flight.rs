@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_claim_has_one_place_until_it_is_given_up() -> Result<(), InvalidKey> {
         let claim = |caller: u128, key: &str| -> Result<Claim, InvalidKey> {
-            let caller = Caller { account_id: Uuid::from_u128(caller) };
+            let caller = Caller::new(Uuid::from_u128(caller));
             Ok(Claim::new(&caller, IdempotencyKey::new(key)?, &CreateWorkspaceRequest::default()))
         };
         let in_flight = InFlight::default();

@@ -34,7 +34,7 @@ use crate::{
     CreateWorkspaceRequest,
     auth::{Auth, Caller},
     metrics::Meter,
-    storage::{self, Claim, Created, IdempotencyKey, Storage},
+    storage::{Claim, Created, IdempotencyKey, Storage},
 };
 
 /// One tenant's component, with the host's side of its imports.
@@ -116,8 +116,7 @@ impl Runtime {
         match self.world.storage.find_claimed(&claim).await {
             Ok(Some(workspace)) => Ok(Created { workspace, replayed: true }),
             Ok(None) => self.call(caller, request, Some(claim)).await,
-            Err(storage::Error::KeyReused) => Err(Error::KeyReused),
-            Err(error) => Err(Error::Claims(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -5,7 +5,12 @@ use std::{borrow::Cow, time::Duration};
 use wasmtime::Trap;
 
 use super::glue::{TooManyHostCalls, Write, bindings::exports::recoup::workspaces::workspaces as wit};
-use crate::{Workspace, auth::Denial, excerpt::excerpt, storage::Created};
+use crate::{
+    Workspace,
+    auth::Denial,
+    excerpt::excerpt,
+    storage::{self, Created, Period},
+};
 
 /// Why no workspace was returned. Strings of five of them are the component's words for the client.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,15 @@ pub enum Error {
     /// The idempotency key was used for another request; nothing was created.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The tenant has created as many workspaces as its quota allows; nothing was created.
+    #[error("the quota of workspaces {0} is used up")]
+    QuotaReached(Period),
+    /// The database refuses this workspace for good; nothing was created.
+    #[error("the database refuses the workspace")]
+    Refused,
+    /// The database can't be used as it is set up; nothing was created.
+    #[error("the database can't be used as it is set up")]
+    Misconfigured,
     /// A request with the idempotency key is in progress; nothing was created by this one.
     #[error("a request with the idempotency key is in progress")]
     InFlight,
@@ -157,7 +171,7 @@ pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
         // Of a request that was answered before, and of a key that was used before, the component
         // knows nothing.
         (_, Write::Done(created)) if created.replayed => Ok(created).into(),
-        (_, Write::KeyReused) => Err(Error::KeyReused).into(),
+        (_, Write::Refused(refusal)) => Err(refusal.into()).into(),
         (Ok(Ok(response)), Write::Done(created)) if describes(&response.workspace, &created.workspace) => {
             Ok(created).into()
         }
@@ -181,6 +195,22 @@ pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
                 // Whatever went wrong after that, the client may not be told that nothing was created.
                 write => Outcome::fault(fault.after(&write), Error::Unknown(NOT_KNOWN.into())),
             }
+        }
+    }
+}
+
+impl From<storage::Error> for Error {
+    /// Returns the answer to a request for which storage wrote nothing, or perhaps something.
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::CredentialLost => Self::Credential(Denial::Unauthenticated),
+            storage::Error::KeyReused => Self::KeyReused,
+            storage::Error::QuotaReached(period) => Self::QuotaReached(period),
+            storage::Error::Refused(_) => Self::Refused,
+            storage::Error::Misconfigured(_) => Self::Misconfigured,
+            storage::Error::AccessLost => Self::Forbidden("Your access was withdrawn".into()),
+            storage::Error::Unavailable(reason) => Self::Claims(reason),
+            storage::Error::Unknown(_) => Self::Unknown(NOT_KNOWN.into()),
         }
     }
 }

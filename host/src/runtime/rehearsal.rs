@@ -24,7 +24,7 @@ impl Runtime {
         let mut created = 0;
         for request in requests() {
             let _admitted = self.sandboxes.admit_rehearsal().await.map_err(|error| error.to_string())?;
-            let caller = Caller { account_id: Uuid::now_v7() };
+            let caller = Caller::new(Uuid::now_v7());
             let ran = self.run(component, &world, caller, request.clone(), None).await;
             match judge(ran.answer, ran.write) {
                 Outcome { fault: Some(fault), .. } => return Err(format!("{request:?}: {}", fault.text())),
@@ -76,6 +76,7 @@ impl Auth for Stage {
             caller_id: caller.account_id,
             account_id: account.unwrap_or(caller.account_id),
             organization_id: organization,
+            key_id: None,
             basis: Basis::Auth,
         })
     }

@@ -112,7 +112,7 @@ impl Check<'_> {
     }
 
     async fn instance(&self) -> wasmtime::Result<(Store<State>, Instance)> {
-        let nobody = Caller { account_id: Uuid::nil() };
+        let nobody = Caller::new(Uuid::nil());
         let mut store = self.sandboxes.new_store(&self.limits, World::stage(), nobody, None);
         let linker = Linker::new(self.sandboxes.engine());
         let instance = linker.instantiate_async(&mut store, &self.component).await?;

@@ -106,7 +106,7 @@ mod tests {
                     let [name, account_id, organization_id] =
                         [name, account_id, organization_id].map(|text| text.map(str::to_owned));
                     let request = CreateWorkspaceRequest { name, account_id, organization_id };
-                    let caller = Caller { account_id: Uuid::nil() };
+                    let caller = Caller::new(Uuid::nil());
                     seen.insert(Claim::new(&caller, IdempotencyKey::new("k")?, &request).fingerprint);
                 }
             }

@@ -73,13 +73,13 @@ fn expect(holds: bool, seen: impl std::fmt::Debug) -> Verdict {
 /// A grant for the caller's own account.
 fn own(account: Uuid) -> Grant {
     let basis = Basis::Memberships { administrators: None };
-    Grant { caller_id: account, account_id: account, organization_id: None, basis }
+    Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis }
 }
 
 fn claim(caller: Uuid, key: &str, name: &str) -> Result<Claim, String> {
     let key = IdempotencyKey::new(key).map_err(|error| error.to_string())?;
     let request = CreateWorkspaceRequest { name: Some(name.into()), ..Default::default() };
-    Ok(Claim::new(&Caller { account_id: caller }, key, &request))
+    Ok(Claim::new(&Caller::new(caller), key, &request))
 }
 
 async fn create(subject: &dyn Subject, grant: &Grant, name: &str) -> Result<Workspace, String> {
@@ -183,8 +183,13 @@ async fn memberships_are_asked_again(subject: &dyn Subject) -> Verdict {
 async fn auth_alone_is_not_asked(subject: &dyn Subject) -> Verdict {
     let (caller, account) = (subject.make_account().await, subject.make_account().await);
     let organization = subject.make_account().await;
-    let grant =
-        Grant { caller_id: caller, account_id: account, organization_id: Some(organization), basis: Basis::Auth };
+    let grant = Grant {
+        caller_id: caller,
+        account_id: account,
+        organization_id: Some(organization),
+        key_id: None,
+        basis: Basis::Auth,
+    };
     let workspace = create(subject, &grant, "Elsewhere").await?;
     let stored = subject.workspaces_of(account).await;
     expect(stored == [(workspace.id, "Elsewhere".to_owned(), Some(organization))], stored)

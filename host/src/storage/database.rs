@@ -1,17 +1,21 @@
 //! What the program's commands do with a database; no request comes here.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Error, Storage};
+use super::{Error, Quota, Storage};
 use crate::auth::api_key::Directory;
 
 /// A database that holds everything: workspaces, accounts and keys.
 #[async_trait]
 pub trait Database: Storage + Directory {
+    /// Returns this database as the storage of one tenant, which holds the tenant to its quota. Workspaces are
+    /// counted under `tenant`, so that tenants that share a database have a quota each.
+    fn for_tenant(&self, tenant: &str, quota: Quota) -> Arc<dyn Storage>;
+
     /// Makes an account; an organization is one too. With a new id where `id` is `None`.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ pub mod postgres;
 pub mod sqlite;
 mod sweep;
 
+use std::fmt;
+
 use async_trait::async_trait;
 
 pub use self::claim::{Claim, IdempotencyKey, InvalidKey};
@@ -76,15 +78,56 @@ pub struct Created {
     pub replayed: bool,
 }
 
+/// Maximum number of workspaces that one tenant may create.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// Maximum for each day in UTC; no maximum where `None`.
+    pub per_day: Option<u64>,
+    /// Maximum in all; no maximum where `None`. Workspaces that were deleted since count too.
+    pub total: Option<u64>,
+}
+
+/// The part of a [`Quota`] that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// [`Quota::per_day`].
+    Day,
+    /// [`Quota::total`].
+    Total,
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Day => "per day",
+            Self::Total => "in all",
+        })
+    }
+}
+
 /// Why storage did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The grant no longer holds, or the accounts that it names are gone. Nothing was written.
     #[error("access was withdrawn since the grant was made")]
     AccessLost,
+    /// The API key that the grant names was revoked or has expired. Nothing was written.
+    #[error("the credential was revoked or has expired since the request began")]
+    CredentialLost,
     /// The claim's key was used for another request. Nothing was written.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The tenant has created as many workspaces as its [`Quota`] allows. Nothing was written.
+    #[error("the quota of workspaces {0} is used up")]
+    QuotaReached(Period),
+    /// The database refuses this workspace for good: a constraint or trigger of its own, or a value that a
+    /// column can't hold. Nothing was written, and the same request will be refused again.
+    #[error("the database refuses the workspace: {0}")]
+    Refused(String),
+    /// The database's schema, or the rights of the role, do not allow any create. Nothing was written, and
+    /// nothing will be until an operator changes that.
+    #[error("the database can't be used as it is set up: {0}")]
+    Misconfigured(String),
     /// Storage can't do it now. Nothing was written.
     #[error("storage is unavailable: {0}")]
     Unavailable(String),

@@ -151,7 +151,7 @@ impl World {
 
     /// One call from a task; the place where it found a canary.
     async fn call(&self, task: usize, end: usize) -> Result<Option<String>> {
-        let caller = Caller { account_id: Uuid::from_u128(u128::try_from(task)?) };
+        let caller = Caller::new(Uuid::from_u128(u128::try_from(task)?));
         let request = CreateWorkspaceRequest { name: Some("n".repeat(end)), ..Default::default() };
         let answer = tokio::select! {
             answer = self.workspaces.create_workspace_for(caller, request, None) => answer,

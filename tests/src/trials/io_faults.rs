@@ -144,7 +144,13 @@ impl Service {
             let account = database.create_account(None, None).await?.id;
             let new = NewKey { name: String::new(), hash: pepper.hash(&key), pepper: pepper.check(), expires_at: None };
             database.create_key(account, new).await?;
-            let grant = Grant { caller_id: account, account_id: account, organization_id: None, basis: Basis::Auth };
+            let grant = Grant {
+                caller_id: account,
+                account_id: account,
+                organization_id: None,
+                key_id: None,
+                basis: Basis::Auth,
+            };
             let mut workspaces = 0;
             while std::fs::metadata(path.with_extension("db-wal"))?.len() < log {
                 database.create_workspace(&grant, "Untitled", None).await?;

@@ -84,7 +84,7 @@ async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Re
     // What comes before is the scene, not the workload.
     disk.take_log();
     let basis = Basis::Memberships { administrators: None };
-    let grant = Grant { caller_id: account, account_id: account, organization_id: None, basis };
+    let grant = Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis };
     let mut ids = Vec::new();
     let mut together = 1;
     while ids.len() < creates {

@@ -255,14 +255,19 @@ fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, name: &str) -
 #[async_trait]
 impl Directory for Postgres {
     async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error> {
-        const SQL: &str = "SELECT account, CASE
+        const SQL: &str = "SELECT id, account, CASE
                 WHEN isfinite(expires_at) THEN floor(extract(epoch FROM expires_at) * 1000)::bigint
                 WHEN expires_at < 'now' THEN 0
             END AS expires_at
             FROM public.account_api_keys WHERE key_hash = $1 AND account IS NOT NULL LIMIT 1";
         let rows = self.read(SQL, &[(&hash, Type::TEXT)]).await?;
-        let key =
-            |row: &Row| Ok(StoredKey { account_id: column(row, "account")?, expires_at: column(row, "expires_at")? });
+        let key = |row: &Row| {
+            Ok(StoredKey {
+                id: column(row, "id")?,
+                account_id: column(row, "account")?,
+                expires_at: column(row, "expires_at")?,
+            })
+        };
         rows.first().map(key).transpose()
     }
 

@@ -1,6 +1,6 @@
 //! What the program's commands do with the database.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, error::SqlState, types::Type};
@@ -9,11 +9,15 @@ use uuid::Uuid;
 use super::{Postgres, column, connect::Parameter, failure::Failure, maintenance};
 use crate::{
     now,
-    storage::{Account, ApiKey, Check, Database, DatabaseError, NewKey, Progress, WorkspaceRow},
+    storage::{Account, ApiKey, Check, Database, DatabaseError, NewKey, Progress, Quota, Storage, WorkspaceRow},
 };
 
 #[async_trait]
 impl Database for Postgres {
+    fn for_tenant(&self, _tenant: &str, _quota: Quota) -> Arc<dyn Storage> {
+        Arc::new(self.clone())
+    }
+
     async fn create_account(&self, id: Option<Uuid>, name: Option<String>) -> Result<Account, DatabaseError> {
         const SQL: &str = r#"WITH account AS (
                 INSERT INTO public.accounts (id, name, "timestamp") VALUES ($1, $2, $3) RETURNING id

@@ -131,9 +131,10 @@ impl Directory for Sqlite {
             .run(move |session| {
                 let mut statement = session
                     .connection
-                    .prepare_cached("SELECT account, expires_at FROM account_api_keys WHERE key_hash = ?1")?;
-                let key = statement
-                    .query_row([hash], |row| Ok(StoredKey { account_id: row.get(0)?, expires_at: row.get(1)? }));
+                    .prepare_cached("SELECT id, account, expires_at FROM account_api_keys WHERE key_hash = ?1")?;
+                let key = statement.query_row([hash], |row| {
+                    Ok(StoredKey { id: row.get(0)?, account_id: row.get(1)?, expires_at: row.get(2)? })
+                });
                 Ok(key.optional()?)
             })
             .await

@@ -1,6 +1,6 @@
 //! What the program's commands do with the database.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, params};
@@ -9,11 +9,15 @@ use uuid::Uuid;
 use super::{DatabaseError, Sqlite, create::insert_account, maintenance};
 use crate::{
     now,
-    storage::{Account, ApiKey, Check, Database, NewKey, Progress, WorkspaceRow},
+    storage::{Account, ApiKey, Check, Database, NewKey, Progress, Quota, Storage, WorkspaceRow},
 };
 
 #[async_trait]
 impl Database for Sqlite {
+    fn for_tenant(&self, _tenant: &str, _quota: Quota) -> Arc<dyn Storage> {
+        Arc::new(self.clone())
+    }
+
     async fn create_account(&self, id: Option<Uuid>, name: Option<String>) -> Result<Account, DatabaseError> {
         let id = id.unwrap_or_else(Uuid::now_v7);
         self.writer
