@@ -32,6 +32,7 @@ struct Counters {
     running: Gauge,
     waiting: Gauge,
     components: Gauge,
+    component_bytes: Gauge,
     pool: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
@@ -54,6 +55,7 @@ impl Default for Metrics {
             running: Gauge::default(),
             waiting: Gauge::default(),
             components: Gauge::default(),
+            component_bytes: Gauge::default(),
             pool: Family::default(),
         };
         registry.register("requests", "Requests answered, by tenant and status", counters.requests.clone());
@@ -65,6 +67,7 @@ impl Default for Metrics {
         registry.register("sandboxes_running", "Sandboxes in use", counters.running.clone());
         registry.register("sandboxes_waiting", "Requests that wait for a sandbox", counters.waiting.clone());
         registry.register("components", "Components loaded, the same bytes counted once", counters.components.clone());
+        registry.register("components_bytes", "Compiled code and data in memory", counters.component_bytes.clone());
         registry.register("pool", "The limits of all sandboxes together", counters.pool.clone());
         counters.registry = registry;
         Self(Arc::new(counters))
@@ -74,11 +77,22 @@ impl Default for Metrics {
 impl Metrics {
     /// All of it in the text format of OpenMetrics 1.0, which Prometheus reads.
     pub fn text(&self, pool: &Pool, usage: Usage) -> String {
-        let Counters { running, waiting, components, pool: limits, registry, .. } = &*self.0;
-        for (gauge, value) in [(running, usage.running), (waiting, usage.waiting), (components, usage.components)] {
+        let Counters { running, waiting, components, component_bytes, pool: limits, registry, .. } = &*self.0;
+        for (gauge, value) in [
+            (running, usage.running),
+            (waiting, usage.waiting),
+            (components, usage.components),
+            (component_bytes, usage.component_bytes),
+        ] {
             gauge.set(signed(value));
         }
-        for (name, value) in [("sandboxes", pool.concurrency), ("queue", pool.queue), ("memory_bytes", pool.memory)] {
+        for (name, value) in [
+            ("sandboxes", pool.concurrency),
+            ("queue", pool.queue),
+            ("memory_bytes", pool.memory),
+            ("component_size_bytes", pool.component_size),
+            ("compiled_size_bytes", pool.compiled_size),
+        ] {
             limits.get_or_create(&[("limit", name)]).set(signed(value));
         }
         let mut text = String::new();

@@ -38,6 +38,16 @@ pub enum LoadError {
     /// It imports or exports something else than the world `plugin` of `recoup:workspaces`.
     #[error("not a component of the world recoup:workspaces/plugin@1.0.0: {0}")]
     World(String),
+    /// The component, or what was compiled of it, takes more memory than the pool allows for one.
+    #[error("it is too large: {size} bytes, where {name} allows {limit}")]
+    TooLarge {
+        /// The limit's name.
+        name: &'static str,
+        /// Bytes of the component, or of what was compiled of it.
+        size: usize,
+        /// Bytes that the pool allows.
+        limit: usize,
+    },
     /// Its limits are over those of the pool.
     #[error("its limits are over the pool's: {0}")]
     Limits(String),
@@ -102,6 +112,12 @@ impl Component {
     /// What tells it from others.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
+    }
+
+    /// Bytes of its compiled code and data in memory.
+    pub(super) fn size(&self) -> usize {
+        let image = self.0.pre.instance_pre().component().image_range();
+        (image.end as usize).saturating_sub(image.start as usize)
     }
 
     pub(super) fn pre(&self) -> &PluginPre<State> {

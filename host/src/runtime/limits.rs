@@ -88,6 +88,35 @@ pub struct Pool {
     pub memory: usize,
     /// The most that [`Limits::table_elements`] may be.
     pub table_elements: usize,
+    /// Largest component file, in bytes.
+    pub component_size: usize,
+    /// Largest compiled component, in bytes: machine code, tables and data, kept in memory as long as the
+    /// component is loaded.
+    pub compiled_size: usize,
+}
+
+impl Pool {
+    /// Checks the size of a component file.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::TooLarge`] over [`Pool::component_size`].
+    pub(super) fn fits_component(&self, size: usize) -> Result<(), LoadError> {
+        fits("component-size", size, self.component_size)
+    }
+
+    /// Checks the size of a compiled component.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::TooLarge`] over [`Pool::compiled_size`].
+    pub(super) fn fits_compiled(&self, size: usize) -> Result<(), LoadError> {
+        fits("compiled-size", size, self.compiled_size)
+    }
+}
+
+fn fits(name: &'static str, size: usize, limit: usize) -> Result<(), LoadError> {
+    if size > limit { Err(LoadError::TooLarge { name, size, limit }) } else { Ok(()) }
 }
 
 impl Default for Pool {
@@ -100,6 +129,8 @@ impl Default for Pool {
             admission_wait: Duration::from_secs(1),
             memory,
             table_elements,
+            component_size: 16 << 20, // eight hundred times the default component
+            compiled_size: 64 << 20,  // machine code takes three to four times the bytes of WebAssembly
         }
     }
 }

@@ -50,6 +50,8 @@ pub struct Usage {
     pub waiting: usize,
     /// Components that are loaded, the same bytes counted once.
     pub components: usize,
+    /// Bytes of compiled code and data that these components keep in memory.
+    pub component_bytes: usize,
 }
 
 impl Sandboxes {
@@ -75,11 +77,15 @@ impl Sandboxes {
     ///
     /// A [`LoadError`] that says what is wrong with it.
     pub fn compile(&self, wasm: &[u8]) -> Result<Component, LoadError> {
+        let Shared { engine, linker, pool, .. } = &*self.0;
+        pool.fits_component(wasm.len())?;
         let digest = Digest::of(wasm);
-        match self.find(&digest) {
-            Some(component) => Ok(component),
-            None => Ok(self.keep(Component::compile(&self.0.engine, &self.0.linker, wasm, digest)?)),
+        if let Some(component) = self.find(&digest) {
+            return Ok(component);
         }
+        let component = Component::compile(engine, linker, wasm, digest)?;
+        pool.fits_compiled(component.size())?;
+        Ok(self.keep(component))
     }
 
     /// Loads what [`compile`](super::compile) made, by another process perhaps, of the component
@@ -95,11 +101,14 @@ impl Sandboxes {
     /// unchanged.
     #[allow(unsafe_code, reason = "only the caller can know where machine code comes from")]
     pub unsafe fn load(&self, wasm: &[u8], compiled: &[u8]) -> Result<Component, LoadError> {
+        let Shared { engine, linker, pool, .. } = &*self.0;
+        pool.fits_component(wasm.len())?;
+        pool.fits_compiled(compiled.len())?;
         let digest = Digest::of(wasm);
         match self.find(&digest) {
             Some(component) => Ok(component),
             // SAFETY: the caller's promise is the same.
-            None => Ok(self.keep(unsafe { Component::load(&self.0.engine, &self.0.linker, compiled, digest) }?)),
+            None => Ok(self.keep(unsafe { Component::load(engine, linker, compiled, digest) }?)),
         }
     }
 
@@ -133,8 +142,9 @@ impl Sandboxes {
         let Shared { pool, places, sandboxes, .. } = &*self.0;
         let running = pool.concurrency.saturating_sub(sandboxes.available_permits());
         let taken = pool.concurrency.saturating_add(pool.queue).saturating_sub(places.available_permits());
-        let components = self.components().values().filter(|component| component.strong_count() > 0).count();
-        Usage { running, waiting: taken.saturating_sub(running), components }
+        let loaded: Vec<_> = self.components().values().filter_map(Weak::upgrade).map(Component::from).collect();
+        let component_bytes = loaded.iter().map(Component::size).sum();
+        Usage { running, waiting: taken.saturating_sub(running), components: loaded.len(), component_bytes }
     }
 
     /// The one place where a sandbox's store is made.

@@ -100,6 +100,8 @@ struct PoolSection {
     admission_wait: Option<Time>,
     memory: Option<Size>,
     table_elements: Option<usize>,
+    component_size: Option<Size>,
+    compiled_size: Option<Size>,
 }
 
 impl PoolSection {
@@ -111,6 +113,8 @@ impl PoolSection {
             admission_wait: self.admission_wait.map_or(default.admission_wait, |time| time.0),
             memory: self.memory.map_or(default.memory, Size::bytes),
             table_elements: self.table_elements.unwrap_or(default.table_elements),
+            component_size: self.component_size.map_or(default.component_size, Size::bytes),
+            compiled_size: self.compiled_size.map_or(default.compiled_size, Size::bytes),
         }
     }
 }
