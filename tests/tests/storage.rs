@@ -10,7 +10,7 @@ use uuid::Uuid;
 use workspaces_host::{
     auth::{Basis, Grant},
     storage::{
-        Database, Error, Severity, Storage,
+        Database, Error, NewKey, Severity, Storage,
         conformance::{self, Subject},
         postgres::{self, Postgres},
         sqlite::{self, Sqlite},
@@ -47,6 +47,16 @@ impl Subject for Fixture<'_> {
 
     async fn remove_member(&self, organization: Uuid, account: Uuid) {
         (self.remove)(organization, account).expect("no member any more");
+    }
+
+    async fn make_key(&self, account: Uuid, expires_at: Option<i64>) -> Uuid {
+        let (hash, pepper) = (Uuid::new_v4().to_string(), "check".to_owned());
+        let key = NewKey { name: "a key".into(), hash, pepper, expires_at };
+        self.database.create_key(account, key).await.expect("a key").id
+    }
+
+    async fn revoke_key(&self, key: Uuid) {
+        self.database.revoke_key(key).await.expect("no key any more");
     }
 
     async fn workspaces_of(&self, account: Uuid) -> Vec<(Uuid, String, Option<Uuid>)> {

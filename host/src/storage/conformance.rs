@@ -20,6 +20,7 @@ use super::{Claim, Created, Error, IdempotencyKey, Storage};
 use crate::{
     CreateWorkspaceRequest, Workspace,
     auth::{Basis, Caller, Grant},
+    now,
 };
 
 /// A storage to hold to the contract, and the ways around it that the suite needs to set the scene and
@@ -34,6 +35,11 @@ pub trait Subject: Sync {
     async fn add_member(&self, organization: Uuid, account: Uuid);
     /// Takes that back.
     async fn remove_member(&self, organization: Uuid, account: Uuid);
+    /// Stores an API key for an account, and returns its id. It expires at this time, in milliseconds since the Unix
+    /// epoch; never where `None`.
+    async fn make_key(&self, account: Uuid, expires_at: Option<i64>) -> Uuid;
+    /// Revokes an API key.
+    async fn revoke_key(&self, key: Uuid);
     /// What is stored of the workspaces of an account: id, name, and the organizations each is linked
     /// to. Panics where one of them is there in part.
     async fn workspaces_of(&self, account: Uuid) -> Vec<(Uuid, String, Option<Uuid>)>;
@@ -44,13 +50,14 @@ type Case<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
 /// Runs every case and returns those that failed: the case's name, and what was seen.
 pub async fn run(subject: &dyn Subject) -> Vec<(&'static str, String)> {
-    let cases: [(&'static str, Case<'_>); 11] = [
+    let cases: [(&'static str, Case<'_>); 12] = [
         ("a workspace is stored as it was asked for", Box::pin(stored_as_asked(subject))),
         ("a name is kept to the letter", Box::pin(names_are_kept(subject))),
         ("ids are distinct and of version 7", Box::pin(ids_are_distinct(subject))),
         ("an account or organization that does not exist is access lost", Box::pin(missing_accounts(subject))),
         ("memberships are asked for again", Box::pin(memberships_are_asked_again(subject))),
         ("what rests on auth alone is not", Box::pin(auth_alone_is_not_asked(subject))),
+        ("an API key is checked again", Box::pin(keys_are_checked_again(subject))),
         ("a claim gives the same workspace again", Box::pin(claims_replay(subject))),
         ("a claim for another request is refused", Box::pin(claims_of_other_requests(subject))),
         ("a claim is its caller's own", Box::pin(claims_are_the_callers(subject))),
@@ -193,6 +200,49 @@ async fn auth_alone_is_not_asked(subject: &dyn Subject) -> Verdict {
     let workspace = create(subject, &grant, "Elsewhere").await?;
     let stored = subject.workspaces_of(account).await;
     expect(stored == [(workspace.id, "Elsewhere".to_owned(), Some(organization))], stored)
+}
+
+async fn keys_are_checked_again(subject: &dyn Subject) -> Verdict {
+    let (account, other) = (subject.make_account().await, subject.make_account().await);
+    let grant = |key| Grant { key_id: Some(key), ..own(account) };
+    let live = subject.make_key(account, None).await;
+    let lasting = subject.make_key(account, Some(now() + 3_600_000)).await;
+    for key in [live, lasting] {
+        create(subject, &grant(key), "With a key").await?;
+    }
+    let first = claim(account, "key", "A")?;
+    let created = subject.storage().create_workspace(&grant(live), "A", Some(&first)).await;
+    let Ok(Created { workspace, replayed: false }) = created else { return Err(format!("{created:?}")) };
+
+    let revoked = subject.make_key(account, None).await;
+    for key in [live, revoked] {
+        subject.revoke_key(key).await;
+    }
+    let lost = [
+        ("revoked after a create", live),
+        ("revoked before a create", revoked),
+        ("expired", subject.make_key(account, Some(now() - 1)).await),
+        ("another account's", subject.make_key(other, None).await),
+        ("never stored", Uuid::now_v7()),
+    ];
+    for (number, (which, key)) in lost.into_iter().enumerate() {
+        let claim = claim(account, &format!("key-{number}"), "x")?;
+        for claim in [None, Some(&claim)] {
+            let outcome = subject.storage().create_workspace(&grant(key), "x", claim).await;
+            expect(outcome == Err(Error::CredentialLost), (which, outcome))?;
+        }
+        let found = subject.storage().find_claimed(&claim).await;
+        expect(found == Ok(None), (which, found))?;
+    }
+    // Access and key are both lost: the credential comes first, as it does in a request.
+    let both = Grant { organization_id: Some(Uuid::now_v7()), ..grant(live) };
+    let outcome = subject.storage().create_workspace(&both, "x", None).await;
+    expect(outcome == Err(Error::CredentialLost), outcome)?;
+    // A replay writes nothing.
+    let again = subject.storage().create_workspace(&grant(live), "A", Some(&first)).await;
+    expect(again == Ok(Created { workspace, replayed: true }), again)?;
+    let stored = subject.workspaces_of(account).await;
+    expect(stored.len() == 3, stored)
 }
 
 async fn claims_replay(subject: &dyn Subject) -> Verdict {

@@ -33,6 +33,9 @@ use crate::{Workspace, auth::Grant};
 ///   will be.
 /// - A call whose future is dropped may still take effect; it never takes effect in part.
 /// - Access is checked again in the transaction that writes, as [`Grant::basis`] says.
+/// - The API key is checked again in the transaction that writes, where [`Grant::key_id`] names one: the key still
+///   exists, belongs to [`Grant::caller_id`] and has not expired. Otherwise the answer is
+///   [`Error::CredentialLost`], nothing is written and nothing is claimed.
 /// - Clones and further values on the same database share everything: a claim made through one is
 ///   seen through all.
 #[async_trait]
@@ -43,7 +46,8 @@ pub trait Storage: Send + Sync + 'static {
     /// the runtime, has checked.
     ///
     /// With a claim, the workspace is created only where nobody has claimed the key: otherwise the
-    /// workspace of the earlier request is returned as replayed, whatever `grant` and `name` are.
+    /// workspace of the earlier request is returned as replayed, whatever `grant` and `name` are: a
+    /// replay writes nothing, so it checks neither access nor the API key.
     /// A call that fails claims nothing.
     ///
     /// # Errors

@@ -27,11 +27,14 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
     {
         return Ok(Created { workspace, replayed: true });
     }
+    let now = now();
+    if let Some(key) = grant.key_id {
+        require_key(connection, key, grant.caller_id, now)?;
+    }
     // What is the caller's own rests on its account alone, to which the rows below refer.
     if let Some(question) = Question::behind(grant).filter(|question| !question.is_own()) {
         question.decide(facts(connection, &question)?).map_err(|_| Error::AccessLost)?;
     }
-    let now = now();
     insert_account(connection, workspace.id, Some(&workspace.name), now)?;
     connection
         .prepare_cached(
@@ -65,6 +68,18 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
             ])?;
     }
     Ok(Created { workspace: workspace.clone(), replayed: false })
+}
+
+/// Checks that the API key still exists, is the caller's and has not expired.
+fn require_key(connection: &Connection, key: Uuid, caller: Uuid, now: i64) -> Result<(), Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM account_api_keys
+                        WHERE id = ?1 AND account = ?2 AND (expires_at IS NULL OR expires_at > ?3))",
+    )?;
+    match statement.query_row(params![key, caller, now], |row| row.get(0))? {
+        true => Ok(()),
+        false => Err(Error::CredentialLost),
+    }
 }
 
 /// The rows that every account has, workspaces and organizations too.

@@ -128,7 +128,7 @@ fn create_one(transaction: &Transaction<'_>, creation: &Creation) -> Result<Resu
     let run = |statement| transaction.prepare_cached(statement)?.execute([]);
     run("SAVEPOINT creation")?;
     let outcome = match create::create(transaction, creation) {
-        Err(error @ (Error::AccessLost | Error::KeyReused)) => {
+        Err(error @ (Error::AccessLost | Error::CredentialLost | Error::KeyReused)) => {
             run("ROLLBACK TO creation")?;
             Err(error)
         }
