@@ -172,6 +172,15 @@ impl Workspaces {
         self.runtime.swap(component).await
     }
 
+    /// Tries the component in use on a stage, where nothing is kept, as [`swap`](Self::swap) tries a new one.
+    ///
+    /// # Errors
+    ///
+    /// The fault that it showed, or that it created nothing.
+    pub async fn rehearse(&self) -> Result<(), String> {
+        self.runtime.rehearse(&self.component()).await
+    }
+
     /// Whether storage could write now.
     ///
     /// # Errors

@@ -3,9 +3,10 @@
 mod kinds;
 mod refused;
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::Result;
+use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -29,6 +30,16 @@ pub fn component(body: &str) -> Result<Vec<u8>> {
     Module { operation: body, ..Module::default() }.component()
 }
 
+/// The same, but only for requests with the [`NAME`]: for all others it creates a workspace, and so passes the
+/// rehearsal.
+///
+/// # Errors
+///
+/// Where the body is not WebAssembly text.
+pub fn two_faced(body: &str) -> Result<Vec<u8>> {
+    Module { operation: body, ..Module::default() }.two_faced()
+}
+
 /// The core module of a component of the world, in the parts that hostile ones differ in.
 #[derive(Debug, Clone, Copy)]
 pub struct Module<'a> {
@@ -48,15 +59,88 @@ impl Default for Module<'_> {
     }
 }
 
+/// The name that makes a component of [`Module::two_faced`] hostile.
+pub const NAME: &str = "hostile";
+
+/// What a two-faced component does for other requests than one with the [`NAME`]: it creates a workspace with a name
+/// of its own and reports it.
+const GOOD: &str = "
+    (func $digit (param $at i32) (param $value i32)
+        (i32.store8 (local.get $at) (i32.add (local.get $value)
+            (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $value) (i32.const 9))))))
+    ;; The text of a UUID that is there as two numbers.
+    (func $text (param $from i32) (param $at i32) (local $octet i32) (local $value i32)
+        (loop $more
+            (local.set $value (i32.load8_u (i32.add (local.get $from) (i32.xor (local.get $octet) (i32.const 7)))))
+            (if (i32.and
+                    (i32.le_u (i32.sub (local.get $octet) (i32.const 4)) (i32.const 6))
+                    (i32.eqz (i32.and (local.get $octet) (i32.const 1))))
+                (then
+                    (i32.store8 (local.get $at) (i32.const 45))
+                    (local.set $at (i32.add (local.get $at) (i32.const 1)))))
+            (call $digit (local.get $at) (i32.shr_u (local.get $value) (i32.const 4)))
+            (call $digit (i32.add (local.get $at) (i32.const 1)) (i32.and (local.get $value) (i32.const 15)))
+            (local.set $at (i32.add (local.get $at) (i32.const 2)))
+            (local.set $octet (i32.add (local.get $octet) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $octet) (i32.const 16)))))
+    (func $good (result i32) (local $grant i32)
+        (local.set $grant (call $grant))
+        (call $account (local.get $grant) (i32.const 1072))
+        (if (call $store (local.get $grant)) (then unreachable))
+        (call $text (i32.const 1056) (i32.const 1152))
+        (call $text (i32.const 1072) (i32.const 1216))
+        (i32.store8 (i32.const 512) (i32.const 0))
+        (i32.store (i32.const 516) (i32.const 1152)) (i32.store (i32.const 520) (i32.const 36))
+        (i32.store (i32.const 524) (i32.const 2048)) (i32.store (i32.const 528) (i32.const 7))
+        (i32.store (i32.const 532) (i32.const 1216)) (i32.store (i32.const 536) (i32.const 36))
+        (i32.store8 (i32.const 540) (i32.const 1))
+        (i32.const 512))";
+
 impl Module<'_> {
+    /// Makes a component of it that is hostile only where the request has the [`NAME`], and passes the rehearsal.
+    ///
+    /// A field that is a function of its own asks `(global.get $hostile)` first.
+    ///
+    /// # Errors
+    ///
+    /// Where a part is not WebAssembly text.
+    pub fn two_faced(&self) -> Result<Vec<u8>> {
+        let Self { pages, fields, realloc, operation } = self;
+        let length = NAME.len();
+        let parameters: String = (0..9).map(|parameter| format!("(local.get {parameter})")).collect();
+        let fields = format!(
+            "(global $hostile (mut i32) (i32.const 0))
+             {GOOD} {fields}
+             (func $bad (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                {operation}
+                (i32.store8 (i32.const 512) (i32.const 1))
+                (i32.const 512))"
+        );
+        let realloc = format!(
+            "(global.set $hostile (i32.eq (local.get 3) (i32.const {length})))
+             (if (i32.eqz (global.get $hostile)) (then (return (i32.const 65536))))
+             {realloc}"
+        );
+        let operation = format!(
+            "(global.set $hostile (i32.and (local.get 0) (i32.eq (local.get 2) (i32.const {length}))))
+             (if (i32.eqz (global.get $hostile)) (then (return (call $good))))
+             (return (call $bad {parameters}))"
+        );
+        Module { pages: *pages, fields: &fields, realloc: &realloc, operation: &operation }.component()
+    }
+
     /// Makes a component of it.
     ///
     /// # Errors
     ///
     /// Where a part is not WebAssembly text.
     pub fn component(&self) -> Result<Vec<u8>> {
+        encode(&wat::parse_str(self.core())?, Path::new(WIT))
+    }
+
+    fn core(&self) -> String {
         let Self { pages, fields, realloc, operation } = self;
-        let core = format!(
+        format!(
             r#"(module
                 (import "recoup:workspaces/auth@1.0.0" "authorize"
                     (func $authorize (param i32 i64 i64 i32 i64 i64 i32)))
@@ -83,56 +167,35 @@ impl Module<'_> {
                     {operation}
                     (i32.store8 (i32.const 512) (i32.const 1))
                     (i32.const 512)))"#
-        );
-        let mut module = wat::parse_str(core)?;
-        let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")))?;
-        let world = resolve.select_world(&[package], Some("plugin"))?;
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
-        ComponentEncoder::default().module(&module)?.validate(true).encode()
+        )
     }
 }
 
-/// A component that does as it should, with a name of its own, and traps where it is given one of four
-/// bytes.
+/// The package of the contract.
+const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
+
+/// Makes a component of a core module, for the world in this folder.
+fn encode(module: &[u8], wit: &Path) -> Result<Vec<u8>> {
+    let (mut module, mut resolve) = (module.to_vec(), Resolve::default());
+    let (package, _) = resolve.push_dir(wit)?;
+    let world = resolve.select_world(&[package], Some("plugin"))?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    ComponentEncoder::default().module(&module)?.validate(true).encode()
+}
+
+/// A component of a world with the same names, in which one field of a record has another type.
 ///
 /// # Errors
 ///
-/// None, as long as it is WebAssembly text.
-pub fn two_faced() -> Result<Vec<u8>> {
-    let fields = "
-        (func $digit (param $at i32) (param $value i32)
-            (i32.store8 (local.get $at) (i32.add (local.get $value)
-                (select (i32.const 87) (i32.const 48) (i32.gt_u (local.get $value) (i32.const 9))))))
-        ;; The text of a UUID that is there as two numbers.
-        (func $text (param $from i32) (param $at i32) (local $octet i32) (local $value i32)
-            (loop $more
-                (local.set $value (i32.load8_u (i32.add (local.get $from) (i32.xor (local.get $octet) (i32.const 7)))))
-                (if (i32.and
-                        (i32.le_u (i32.sub (local.get $octet) (i32.const 4)) (i32.const 6))
-                        (i32.eqz (i32.and (local.get $octet) (i32.const 1))))
-                    (then
-                        (i32.store8 (local.get $at) (i32.const 45))
-                        (local.set $at (i32.add (local.get $at) (i32.const 1)))))
-                (call $digit (local.get $at) (i32.shr_u (local.get $value) (i32.const 4)))
-                (call $digit (i32.add (local.get $at) (i32.const 1)) (i32.and (local.get $value) (i32.const 15)))
-                (local.set $at (i32.add (local.get $at) (i32.const 2)))
-                (local.set $octet (i32.add (local.get $octet) (i32.const 1)))
-                (br_if $more (i32.lt_u (local.get $octet) (i32.const 16)))))";
-    let operation = "
-        (if (i32.and (local.get 0) (i32.eq (local.get 2) (i32.const 4))) (then unreachable))
-        (local.set 0 (call $grant))
-        (call $account (local.get 0) (i32.const 1072))
-        (if (call $store (local.get 0)) (then unreachable))
-        (call $text (i32.const 1056) (i32.const 1152))
-        (call $text (i32.const 1072) (i32.const 1216))
-        (i32.store8 (i32.const 512) (i32.const 0))
-        (i32.store (i32.const 516) (i32.const 1152)) (i32.store (i32.const 520) (i32.const 36))
-        (i32.store (i32.const 524) (i32.const 2048)) (i32.store (i32.const 528) (i32.const 7))
-        (i32.store (i32.const 532) (i32.const 1216)) (i32.store (i32.const 536) (i32.const 36))
-        (i32.store8 (i32.const 540) (i32.const 1))
-        (return (i32.const 512))";
-    Module { fields, operation, ..Module::default() }.component()
+/// Where the contract can't be read.
+pub fn other_shape() -> Result<Vec<u8>> {
+    let folder = TempDir::new()?;
+    for entry in fs::read_dir(WIT)? {
+        let entry = entry?;
+        let text = fs::read_to_string(entry.path())?.replace("is-workspace: bool", "is-workspace: u32");
+        fs::write(folder.path().join(entry.file_name()), text)?;
+    }
+    encode(&wat::parse_str(Module::default().core())?, folder.path())
 }
 
 /// Blocks of the function in [`compile_bomb`].

@@ -104,6 +104,41 @@ fn a_tenant_that_does_not_load_gets_503_with_a_diff_in_the_report_and_the_others
 }
 
 #[test]
+fn a_component_is_tried_before_its_first_request_as_before_a_swap() -> Result<()> {
+    let tenants = Tenants::new(PROGRAM)?;
+    let key = tenants.key("good")?;
+    let start = |body: &str| {
+        let fields = format!("(start $first) (func $first {body})");
+        hostile::Module { fields: &fields, ..hostile::Module::default() }.component()
+    };
+    let wrong = [
+        ("traps", hostile::component("unreachable")?, "unreachable"),
+        ("refuses", hostile::component("")?, "creates no workspace"),
+        ("trap-at-start", start("unreachable")?, "unreachable"),
+        ("loop-at-start", start("(call $spin)")?, "interrupt"),
+        ("shape", hostile::other_shape()?, "create-workspace"),
+    ];
+    let mut sections = String::from("[tenants.good]\npath = \"/good\"\ndatabase = \"sqlite:good.db\"\n");
+    for (name, component, _) in &wrong {
+        tenants.write(&format!("{name}.wasm"), component)?;
+        sections += &format!(
+            "[tenants.{name}]\npath = \"/{name}\"\ndatabase = \"sqlite:good.db\"\ncomponent = \"{name}.wasm\"\n"
+        );
+    }
+    tenants.configure(&sections)?;
+    let server = tenants.serve()?;
+    let listed = admin(&server, "GET /tenants")?;
+    for (name, _, reason) in &wrong {
+        let told = listed.split("},{").find(|entry| entry.contains(&format!("\"tenant\":\"{name}\"")));
+        let told = told.context("not listed")?;
+        assert!(told.contains("the component is not taken") && told.contains(reason), "{name}: {told}");
+        assert_eq!(server.create_at(&format!("/{name}"), &key, "{}")?.status, 503, "{name}");
+    }
+    assert_eq!(server.create_at("/good", &key, "{}")?.status, 201);
+    Ok(())
+}
+
+#[test]
 fn a_component_that_takes_too_long_to_compile_is_given_up() -> Result<()> {
     let tenants = Tenants::new(PROGRAM)?;
     tenants.write("bomb.wasm", hostile::compile_bomb()?)?;
@@ -301,10 +336,10 @@ fn a_component_that_fails_after_its_rehearsal_is_taken_back() -> Result<()> {
     tenants.write("acme.wasm", COMPONENT)?;
     tenants.configure("[tenants.acme]\npath = \"/acme\"\ndatabase = \"sqlite:acme.db\"\ncomponent = \"acme.wasm\"")?;
     let server = tenants.serve()?;
-    tenants.write("acme.wasm", hostile::two_faced()?)?;
+    tenants.write("acme.wasm", hostile::two_faced("unreachable")?)?;
     let output = tenants.reload(&server)?;
     assert_eq!(outcomes(&output)?, [outcome("acme", "swapped")], "{output:?}");
-    let body = json!({"name": "Trap"}).to_string();
+    let body = json!({"name": hostile::NAME}).to_string();
     let statuses = (0..6).map(|_| Ok(server.create_at("/acme", &key, &body)?.status)).collect::<Result<Vec<_>>>()?;
     assert_eq!(statuses, [500, 500, 500, 500, 500, 201]);
     assert!(admin(&server, "GET /metrics")?.contains(r#"workspaces_rollbacks_total{tenant="acme"} 1"#));

@@ -20,9 +20,12 @@ use workspaces_host::{
 };
 use workspaces_tests::{
     Deployment, Server,
-    hostile::{Module, component, kinds, refused},
+    hostile::{Module, component, kinds, refused, two_faced},
     trials::canary,
 };
+
+/// The request that a two-faced component is hostile to.
+const HOSTILE: &str = r#"{"name": "hostile"}"#;
 
 /// A server that runs this component, with a key for it.
 fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
@@ -41,12 +44,12 @@ fn logged(name: &str, format: &str) -> Result<(String, String)> {
     let quoted: String = name.bytes().map(|byte| format!("\\{byte:02x}")).collect();
     let (fields, operation) = (format!("(func $\"{quoted}\" unreachable)"), format!("(call $\"{quoted}\")"));
     let module = Module { fields: &fields, operation: &operation, ..Module::default() };
-    let (deployment, server, key) = serve(&module.component()?)?;
+    let (deployment, server, key) = serve(&module.two_faced()?)?;
     drop(server);
     let (component, log) = (deployment.folder().join("component.wasm"), deployment.folder().join("log"));
     let mut command = deployment.server(&["--log-format", format, "--component", component.to_str().context("path")?]);
     let server = Server::start(command.stderr(File::create(&log)?))?;
-    assert_eq!(server.create(&key, "{}")?.status, 500);
+    assert_eq!(server.create(&key, HOSTILE)?.status, 500);
     let text = fs::read_to_string(log)?;
     let [line] = text.lines().collect::<Vec<_>>()[..] else { anyhow::bail!("not one line: {text:?}") };
     let cause = match format {
@@ -59,9 +62,9 @@ fn logged(name: &str, format: &str) -> Result<(String, String)> {
 /// Runs the component three times: every answer is this one, and names nothing internal. Returns how
 /// many workspaces it made.
 fn assert_answers(body: &str, status: u16, message: &str) -> Result<usize> {
-    let (deployment, server, key) = serve(&component(body)?)?;
+    let (deployment, server, key) = serve(&two_faced(body)?)?;
     for _ in 0..3 {
-        let answer = server.create(&key, "{}")?;
+        let answer = server.create(&key, HOSTILE)?;
         assert_eq!((answer.status, answer.json()?), (status, json!({"error": status, "message": message})), "{body}");
         assert_eq!(answer.header("retry-after"), (status == 503).then_some("1"));
     }
@@ -277,7 +280,7 @@ fn every_kind_of_hostile_component_is_answered_for_and_leaves_the_server_well() 
     for kind in kinds()? {
         let (deployment, server, key) = serve(&kind.component)?;
         for _ in 0..2 {
-            let answer = server.create(&key, r#"{"name": "hostile"}"#)?;
+            let answer = server.create(&key, HOSTILE)?;
             let error = answer.json()?["error"].as_u64();
             assert_eq!(error, Some(answer.status.into()), "{}", kind.name);
             assert!(kind.statuses.contains(&answer.status), "{}: {answer:?}", kind.name);

@@ -111,7 +111,7 @@ fn call(mut client: Client, runs: usize, statuses: &[u16]) -> Result<Vec<f64>> {
     (0..runs)
         .map(|_| {
             let start = Instant::now();
-            let answer = client.create("{\"name\":\"name\"}", None)?;
+            let answer = client.create("{\"name\":\"hostile\"}", None)?;
             ensure!(statuses.contains(&answer.status), "{answer:?}");
             Ok(start.elapsed().as_secs_f64())
         })

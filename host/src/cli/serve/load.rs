@@ -159,6 +159,7 @@ impl Loader {
             .share(plan.share.clone())
             .metrics(self.metrics.clone(), &plan.name)
             .build()?;
+        workspaces.rehearse().await.map_err(|reason| anyhow!("the component is not taken: {reason}"))?;
         let outcome = if before.is_some() { Outcome::Changed } else { Outcome::Loaded };
         Ok((outcome, Arc::new(workspaces)))
     }
