@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,8 @@ pub struct Tenant {
     name: String,
     hosts: Vec<String>,
     path: String,
-    workspaces: Result<Arc<Workspaces>, String>,
+    /// Empty while the tenant is being loaded. Clones share it.
+    loaded: Arc<OnceLock<Result<Arc<Workspaces>, String>>>,
 }
 
 /// Two tenants that the same request would be for.
@@ -98,7 +99,7 @@ impl Gateway {
         }
         let tenants = self.tenants();
         let mut checks = JoinSet::new();
-        for workspaces in tenants.iter().filter_map(|tenant| tenant.workspaces.clone().ok()) {
+        for workspaces in tenants.iter().filter_map(|tenant| tenant.workspaces().ok().cloned()) {
             checks.spawn(async move { matches!(timeout(READY, workspaces.ready()).await, Ok(Ok(()))) });
         }
         let ready = (checks.join_all().await.into_iter().filter(|ready| *ready).count(), tenants.len());
@@ -153,9 +154,33 @@ impl Tenant {
         path: impl Into<String>,
         workspaces: Result<Arc<Workspaces>, String>,
     ) -> Self {
+        let tenant = Self::loading(name, hosts, path);
+        tenant.set_loaded(workspaces);
+        tenant
+    }
+
+    /// Returns a tenant that is still being loaded: its requests get 503 until [`set_loaded`](Self::set_loaded) is
+    /// called.
+    pub fn loading(
+        name: impl Into<String>,
+        hosts: impl IntoIterator<Item = impl Into<String>>,
+        path: impl Into<String>,
+    ) -> Self {
         let host = |host: String| host.trim_end_matches('.').to_ascii_lowercase();
         let hosts = hosts.into_iter().map(|name| host(name.into())).collect();
-        Self { name: name.into(), hosts, path: path.into().trim_end_matches('/').to_owned(), workspaces }
+        let path = path.into().trim_end_matches('/').to_owned();
+        Self { name: name.into(), hosts, path, loaded: Arc::default() }
+    }
+
+    /// Sets what a tenant that was being loaded serves with, or the reason why it serves nothing. Only the first call
+    /// has an effect.
+    pub fn set_loaded(&self, workspaces: Result<Arc<Workspaces>, String>) {
+        let _ = self.loaded.set(workspaces);
+    }
+
+    /// Returns whether it is still being loaded.
+    pub fn is_loading(&self) -> bool {
+        self.loaded.get().is_none()
     }
 
     /// What it is called.
@@ -169,7 +194,10 @@ impl Tenant {
     ///
     /// Why it serves nothing.
     pub fn workspaces(&self) -> Result<&Arc<Workspaces>, &str> {
-        self.workspaces.as_ref().map_err(String::as_str)
+        match self.loaded.get() {
+            Some(loaded) => loaded.as_ref().map_err(String::as_str),
+            None => Err("it is being loaded"),
+        }
     }
 }
 
@@ -180,7 +208,7 @@ impl fmt::Debug for Tenant {
             .field("name", &self.name)
             .field("hosts", &self.hosts)
             .field("path", &self.path)
-            .field("workspaces", &self.workspaces)
+            .field("workspaces", &self.workspaces())
             .finish()
     }
 }

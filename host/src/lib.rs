@@ -43,6 +43,9 @@ pub mod metrics;
 
 mod excerpt;
 
+#[cfg(any(feature = "cli", feature = "jwt", feature = "postgres", feature = "tls"))]
+mod files;
+
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 mod tls;
 

@@ -1,8 +1,12 @@
 //! What a host counts, for Prometheus.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -11,6 +15,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use tokio::sync::Semaphore;
 
 use crate::runtime::{Limits, Pool, Usage};
 
@@ -23,6 +28,9 @@ type OfTenantAnd = [(&'static str, String); 2];
 
 struct Counters {
     registry: Registry,
+    /// Tenants that count.
+    tenants: Mutex<HashMap<String, Arc<Counted>>>,
+    up: Family<OfTenant, Gauge>,
     requests: Family<OfTenantAnd, Counter>,
     latency: Family<OfTenant, Histogram, fn() -> Histogram>,
     sandbox: Family<OfTenant, Counter<f64, AtomicU64>>,
@@ -36,6 +44,28 @@ struct Counters {
     pool: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
+/// A tenant that counts, until it is forgotten: a request in progress then counts no more.
+#[derive(Default)]
+struct Counted {
+    is_forgotten: AtomicBool,
+    /// Kinds of faults that it had.
+    faults: Mutex<BTreeSet<&'static str>>,
+}
+
+/// Names of a tenant's limits, in the order in which [`Meter::limited`] has their values.
+const LIMITS: [&str; 10] = [
+    "memory_bytes",
+    "table_elements",
+    "cpu_milliseconds",
+    "wall_clock_milliseconds",
+    "host_calls",
+    "hostcall_bytes",
+    "handles",
+    "faults_logged_per_second",
+    "requests_at_once",
+    "requests_per_second",
+];
+
 /// The histogram's bounds, in seconds: from what an answer takes at rest to what a client waits.
 fn latency() -> Histogram {
     Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
@@ -46,6 +76,8 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("workspaces");
         let mut counters = Counters {
             registry: Registry::default(),
+            tenants: Mutex::default(),
+            up: Family::default(),
             requests: Family::default(),
             latency: Family::new_with_constructor(latency),
             sandbox: Family::default(),
@@ -58,6 +90,7 @@ impl Default for Metrics {
             component_bytes: Gauge::default(),
             pool: Family::default(),
         };
+        registry.register("tenant_up", "1 for a tenant that is served, 0 for one that is not", counters.up.clone());
         registry.register("requests", "Requests answered, by tenant and status", counters.requests.clone());
         registry.register_with_unit("latency", "From head to answer", Unit::Seconds, counters.latency.clone());
         registry.register_with_unit("sandbox", "Processor time in sandboxes", Unit::Seconds, counters.sandbox.clone());
@@ -101,8 +134,38 @@ impl Metrics {
         text
     }
 
+    /// Shows whether a tenant is served.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_up(&self, tenant: &str, is_up: bool) {
+        self.0.up.get_or_create(&[("tenant", tenant.to_owned())]).set(is_up.into());
+    }
+
+    /// Removes all that counts for a tenant that is no longer there.
+    #[cfg(feature = "cli")]
+    pub(crate) fn forget(&self, tenant: &str) {
+        let Counters { up, requests, latency, sandbox, faults, rollbacks, limits, tenants, .. } = &*self.0;
+        let counted = locked(tenants).remove(tenant).unwrap_or_default();
+        counted.is_forgotten.store(true, Relaxed);
+        let of_tenant = [("tenant", tenant.to_owned())];
+        let and = |label: &'static str, value: String| [("tenant", tenant.to_owned()), (label, value)];
+        up.remove(&of_tenant);
+        latency.remove(&of_tenant);
+        sandbox.remove(&of_tenant);
+        rollbacks.remove(&of_tenant);
+        for status in 100..600 {
+            requests.remove(&and("status", status.to_string()));
+        }
+        for kind in &*locked(&counted.faults) {
+            faults.remove(&and("kind", (*kind).to_owned()));
+        }
+        for limit in LIMITS {
+            limits.remove(&and("limit", limit.to_owned()));
+        }
+    }
+
     /// What counts for one tenant.
     pub(crate) fn meter(&self, tenant: &str) -> Meter {
+        let counted = locked(&self.0.tenants).entry(tenant.to_owned()).or_default().clone();
         let of_tenant = [("tenant", tenant.to_owned())];
         let Counters { latency, sandbox, rollbacks, .. } = &*self.0;
         Meter {
@@ -111,6 +174,7 @@ impl Metrics {
             rollbacks: rollbacks.get_or_create(&of_tenant).clone(),
             metrics: self.clone(),
             tenant: tenant.into(),
+            counted,
         }
     }
 }
@@ -126,6 +190,7 @@ impl fmt::Debug for Metrics {
 pub(crate) struct Meter {
     metrics: Metrics,
     tenant: String,
+    counted: Arc<Counted>,
     latency: Histogram,
     sandbox: Counter<f64, AtomicU64>,
     rollbacks: Counter,
@@ -134,7 +199,9 @@ pub(crate) struct Meter {
 impl Meter {
     /// A request got its answer.
     pub(crate) fn answered(&self, status: u16, latency: Duration) {
-        self.metrics.0.requests.get_or_create(&self.and("status", status.to_string())).inc();
+        if !self.counted.is_forgotten.load(Relaxed) {
+            self.metrics.0.requests.get_or_create(&self.and("status", status.to_string())).inc();
+        }
         self.latency.observe(latency.as_secs_f64());
     }
 
@@ -145,7 +212,10 @@ impl Meter {
 
     /// The component failed.
     pub(crate) fn faulted(&self, kind: &'static str) {
-        self.metrics.0.faults.get_or_create(&self.and("kind", kind.to_owned())).inc();
+        if !self.counted.is_forgotten.load(Relaxed) {
+            locked(&self.counted.faults).insert(kind);
+            self.metrics.0.faults.get_or_create(&self.and("kind", kind.to_owned())).inc();
+        }
     }
 
     /// A new component was taken back.
@@ -153,28 +223,37 @@ impl Meter {
         self.rollbacks.inc();
     }
 
-    /// Shows what the tenant is held to.
+    /// Shows what the tenant is held to; what is not limited is not shown.
     pub(crate) fn limited(&self, limits: &Limits, concurrency: usize, rate: Option<u32>) {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        for (name, value) in [
-            ("memory_bytes", signed(limits.memory)),
-            ("table_elements", signed(limits.table_elements)),
-            ("cpu_milliseconds", millis(limits.cpu)),
-            ("wall_clock_milliseconds", millis(limits.wall_clock)),
-            ("host_calls", limits.host_calls.into()),
-            ("hostcall_bytes", signed(limits.hostcall_bytes)),
-            ("handles", signed(limits.handles)),
-            ("faults_logged_per_second", limits.faults_logged.get().into()),
-            ("requests_at_once", signed(concurrency)),
-            ("requests_per_second", rate.map_or(i64::MAX, i64::from)),
-        ] {
-            self.metrics.0.limits.get_or_create(&self.and("limit", name.to_owned())).set(value);
+        let values = [
+            Some(signed(limits.memory)),
+            Some(signed(limits.table_elements)),
+            Some(millis(limits.cpu)),
+            Some(millis(limits.wall_clock)),
+            Some(limits.host_calls.into()),
+            Some(signed(limits.hostcall_bytes)),
+            Some(signed(limits.handles)),
+            Some(limits.faults_logged.get().into()),
+            (concurrency < Semaphore::MAX_PERMITS).then(|| signed(concurrency)),
+            rate.map(i64::from),
+        ];
+        for (name, value) in LIMITS.into_iter().zip(values) {
+            let (family, labels) = (&self.metrics.0.limits, self.and("limit", name.to_owned()));
+            match value {
+                Some(value) => _ = family.get_or_create(&labels).set(value),
+                None => _ = family.remove(&labels),
+            }
         }
     }
 
     fn and(&self, label: &'static str, value: String) -> OfTenantAnd {
         [("tenant", self.tenant.clone()), (label, value)]
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn signed(value: usize) -> i64 {

@@ -1,8 +1,13 @@
 //! TLS to other servers: rustls with ring, the newest protocol versions, certificates always verified.
 
-use std::sync::Arc;
+use std::{env, path::PathBuf, sync::Arc};
 
 use rustls::{ClientConfig, RootCertStore};
+
+use crate::files::{self, Limit};
+
+/// Maximum size of a system's list of authorities; Debian's has 220 KiB.
+const SYSTEM_AUTHORITIES: Limit = Limit::fixed(8 << 20);
 
 /// A client that trusts these authorities.
 ///
@@ -20,6 +25,12 @@ pub(crate) fn client(authorities: RootCertStore) -> Result<ClientConfig, rustls:
 /// The authorities that this system trusts; none where it has no list, and then no server is believed.
 pub(crate) fn system_authorities() -> RootCertStore {
     let mut authorities = RootCertStore::empty();
-    authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    // They are files too: SSL_CERT_FILE may name one of a file system that hangs, or a FIFO.
+    let file = env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let readable = file.map_or(Ok(()), |file| files::read(&file, SYSTEM_AUTHORITIES).map(drop));
+    match readable.and_then(|()| files::within_timeout(|| rustls_native_certs::load_native_certs().certs)) {
+        Ok(certificates) => _ = authorities.add_parsable_certificates(certificates),
+        Err(error) => tracing::error!(%error, "the system's list of authorities can't be read: see SSL_CERT_FILE"),
+    }
     authorities
 }

@@ -67,7 +67,8 @@ impl Deployment {
         self.folder.path()
     }
 
-    fn program(&self, arguments: &[&str]) -> Command {
+    /// Returns a command of the program, on this deployment's database and in its folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         let address = self.address.clone().unwrap_or_else(|| format!("sqlite:{}", self.database().display()));
         command
@@ -84,7 +85,7 @@ impl Deployment {
     ///
     /// Where it can't be started.
     pub fn output(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(self.program(arguments).output()?)
+        Ok(self.command(arguments).output()?)
     }
 
     /// Runs a command that has to succeed and returns what it printed.
@@ -100,7 +101,7 @@ impl Deployment {
 
     /// The command that starts the server on a free port, with further arguments.
     pub fn server(&self, arguments: &[&str]) -> Command {
-        let mut command = self.program(&["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         command.args(arguments).env("WORKSPACES_LOG", "warn");
         command
     }
@@ -158,6 +159,23 @@ impl Server {
     /// Where it was not.
     pub fn admin(&self) -> Result<SocketAddr> {
         self.admin.context("started without --admin")
+    }
+
+    /// Sends the administration a request without a body, with these headers and the right `Host`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no answer in HTTP.
+    pub fn ask_admin(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let address = self.admin()?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes())?;
+        Answer::read(stream)
     }
 
     /// Its process.

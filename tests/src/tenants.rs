@@ -1,8 +1,13 @@
 //! A deployment of many tenants.
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    process::Output,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{Answer, Deployment, PEPPER, Server};
 
@@ -60,12 +65,27 @@ impl Tenants {
         self.write("gateway.toml", format!("defaults.key-pepper-file = \"pepper\"\n{sections}"))
     }
 
-    /// Starts the server with its administration.
+    /// Starts the server with its administration, and waits until each tenant is loaded or has failed.
     ///
     /// # Errors
     ///
     /// Where it does not come to listen.
     pub fn serve(&self) -> Result<Server> {
+        let server = self.serve_soon()?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while String::from_utf8_lossy(&server.ask_admin("GET", "/tenants", &[])?.body).contains("being loaded") {
+            ensure!(Instant::now() < deadline, "a tenant is still being loaded");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    /// Starts the server with its administration, and waits no longer than until it listens.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not come to listen.
+    pub fn serve_soon(&self) -> Result<Server> {
         self.deployment.serve(&["--config", "gateway.toml", "--admin", "127.0.0.1:0"])
     }
 

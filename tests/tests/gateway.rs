@@ -3,8 +3,7 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
+    io::Write as _,
     process::Output,
     thread,
     time::{Duration, Instant},
@@ -32,11 +31,9 @@ fn outcome<'a>(tenant: &'a str, outcome: &'a str) -> (String, String) {
 
 /// The text that the administration answers with.
 fn admin(server: &Server, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(server.admin()?)?;
-    stream.write_all(format!("{request} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    let (method, path) = request.split_once(' ').context("no path")?;
+    let answer = server.ask_admin(method, path, &[])?;
+    Ok(format!("HTTP/1.1 {}\n{}", answer.status, String::from_utf8(answer.body)?))
 }
 
 #[test]
@@ -116,7 +113,7 @@ fn a_component_is_tried_before_its_first_request_as_before_a_swap() -> Result<()
         ("refuses", hostile::component("")?, "creates no workspace"),
         ("trap-at-start", start("unreachable")?, "unreachable"),
         ("loop-at-start", start("(call $spin)")?, "interrupt"),
-        ("shape", hostile::other_shape()?, "create-workspace"),
+        ("shape", hostile::other_shape()?, "mismatch"),
     ];
     let mut sections = String::from("[tenants.good]\npath = \"/good\"\ndatabase = \"sqlite:good.db\"\n");
     for (name, component, _) in &wrong {
@@ -154,7 +151,7 @@ fn a_component_that_takes_too_long_to_compile_is_given_up() -> Result<()> {
     assert_eq!(server.create_at("/good", &key, "{}")?.status, 201);
 
     tenants.configure(
-        "compile.memory = \"64MiB\"
+        "compile = { memory = \"64MiB\", time = \"60s\" }
          [tenants.good]\npath = \"/good\"\ndatabase = \"sqlite:good.db\"
          [tenants.bomb]\npath = \"/bomb\"\ndatabase = \"sqlite:good.db\"\ncomponent = \"bomb.wasm\"",
     )?;

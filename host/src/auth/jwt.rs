@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::keys::KEY_FILE;
 use self::keys::{Key, Keys};
 pub use self::keys::{KeySource, KeysError};
 use super::{Auth, Caller, Credential, Denial, Grant};
@@ -45,8 +47,8 @@ pub struct Jwt {
 }
 
 impl Jwt {
-    /// Tokens that the keys of `source` vouch for. Keys at an address are fetched now, and where that
-    /// fails with the first token; until then tokens are answered with [`Denial::Unavailable`].
+    /// Tokens that the keys of `source` vouch for. Keys at an address are fetched in the background: the first token
+    /// waits for them, and is answered with [`Denial::Unavailable`] where they can't be had.
     ///
     /// # Errors
     ///

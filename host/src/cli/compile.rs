@@ -2,19 +2,31 @@
 
 use std::{
     env, fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::PathBuf,
+    pin::pin,
     process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
-use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+    time::timeout,
+    try_join,
+};
 
 use super::serve::plan::Compiler;
-use crate::runtime::compile;
+use crate::{
+    files::{self, Limit},
+    runtime::{Pool, compile},
+};
+
+/// Most bytes of the compiler's error that are kept.
+const MAX_SAID: usize = 16 << 10;
 
 /// Compile a component to what an embedder's `Sandboxes::load` takes
 ///
@@ -39,10 +51,11 @@ impl Compile {
         Compiler { memory: self.memory, time: self.time }.confine()?;
         let is_standard = |path: &PathBuf| path.as_os_str() == "-";
         let name = self.component.display();
-        let mut wasm = Vec::new();
-        match is_standard(&self.component) {
-            true => io::stdin().read_to_end(&mut wasm).map(drop),
-            false => fs::File::open(&self.component).and_then(|mut file| file.read_to_end(&mut wasm)).map(drop),
+        let limit = component_file(Pool::default().component_size);
+        let wasm = match is_standard(&self.component) {
+            // The server that sends it has checked its size.
+            true => Limit::new(self.memory, "raise --memory").read(io::stdin()),
+            false => files::read(&self.component, limit),
         }
         .with_context(|| format!("can't read the component {name}"))?;
         let compiled = compile(&wasm)?;
@@ -54,11 +67,16 @@ impl Compile {
     }
 }
 
+/// Returns the limit of a component's file.
+pub(super) fn component_file(bytes: usize) -> Limit {
+    Limit::new(bytes as u64, "raise pool.component-size, or make the component smaller")
+}
+
 /// This very program, also where another has been put in its file's place since.
-fn this_program() -> Result<PathBuf> {
+fn this_program() -> io::Result<PathBuf> {
     match cfg!(target_os = "linux") {
         true => Ok("/proc/self/exe".into()),
-        false => env::current_exe().context("this program can't be found"),
+        false => env::current_exe(),
     }
 }
 
@@ -85,8 +103,9 @@ impl Compiler {
     /// # Errors
     ///
     /// What is wrong with the component, or which limit it met.
-    pub(super) async fn compile(self, wasm: &[u8]) -> Result<Vec<u8>> {
-        let mut child = Command::new(this_program()?)
+    pub(super) async fn compile(self, wasm: &[u8]) -> Result<Vec<u8>, NotCompiled> {
+        let lost = |error: io::Error| NotCompiled::Now(format!("the compiler's process is lost: {error}"));
+        let mut child = Command::new(this_program().map_err(lost)?)
             .args(["compile", "-", "--output", "-", "--memory", &self.memory.to_string()])
             .args(["--time", &format!("{}ms", self.time.as_millis())])
             .env_clear()
@@ -95,28 +114,70 @@ impl Compiler {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .context("the compiler's process can't be started")?;
-        let mut stdin = child.stdin.take().context("no standard input")?;
+            .map_err(|error| NotCompiled::Now(format!("the compiler's process can't be started: {error}")))?;
+        let process = child.id();
+        let (Some(mut stdin), Some(stdout), Some(stderr)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(lost(io::ErrorKind::BrokenPipe.into()));
+        };
         let run = async {
             // Where the process ends before it has read everything, it has said why.
             let _ = stdin.write_all(wasm).await;
             drop(stdin);
-            child.wait_with_output().await
+            let (mut compiled, mut said) = (Vec::new(), Vec::new());
+            // What it says is of the component's making, and may be long.
+            let (mut stdout, mut stderr) = (stdout.take(self.memory), stderr.take(MAX_SAID as u64));
+            try_join!(stdout.read_to_end(&mut compiled), stderr.read_to_end(&mut said))?;
+            drop((stdout, stderr));
+            Ok((child.wait().await?, compiled, said))
         };
-        let output = match timeout(self.time, run).await {
-            Ok(output) => output.context("the compiler's process is lost")?,
-            Err(_) => bail!("compiling takes over {:?}, the limit compile.time", self.time),
-        };
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        match output.status.code() {
-            Some(_) => Err(anyhow!("{}", said.trim().trim_start_matches("error: ").to_owned())),
-            None if said.contains("memory allocation") => {
-                bail!("compiling takes over {} bytes of memory, the limit compile.memory", self.memory)
+        let mut run = pin!(run);
+        let (status, compiled, said) = match timeout(self.time, &mut run).await {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => return Err(lost(error)),
+            Err(_) => {
+                let reason = format!("compiling takes over {:?}, the limit compile.time", self.time);
+                // A machine that is busy with other work is none of the component's faults.
+                let used = process.and_then(processor_time).unwrap_or(self.time);
+                return Err(match used < self.time / 2 {
+                    true => NotCompiled::Now(format!("{reason}, though the machine gave it only {used:?}")),
+                    false => NotCompiled::Ever(reason),
+                });
             }
-            None => bail!("the compiler's process was ended ({}): {}", output.status, said.trim()),
+        };
+        if status.success() {
+            return Ok(compiled);
         }
+        let said = String::from_utf8_lossy(&said);
+        let said = said.trim().trim_start_matches("error: ");
+        Err(match status.code() {
+            Some(_) => NotCompiled::Ever(said.to_owned()),
+            None if said.contains("memory allocation") => NotCompiled::Ever(format!(
+                "compiling takes over {} bytes of memory, the limit compile.memory",
+                self.memory
+            )),
+            None => NotCompiled::Now(format!("the compiler's process was ended ({status}): {said}")),
+        })
     }
+}
+
+/// Reason why nothing was compiled.
+pub(super) enum NotCompiled {
+    /// The component's own fault: under the same limits another try would end the same way.
+    Ever(String),
+    /// A fault of the moment.
+    Now(String),
+}
+
+/// Returns the time that a process has had on the processor.
+fn processor_time(process: u32) -> Option<Duration> {
+    /// Unit of the times in that file, the same on every Linux.
+    const TICK: Duration = Duration::from_millis(10);
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The program's name, in parentheses, may hold anything; the fields behind it are numbers.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace().skip(11).map(str::parse::<u32>);
+    let (user, system) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    Some(TICK * user.saturating_add(system))
 }

@@ -14,11 +14,12 @@ mod serve;
 mod tls;
 mod workspace;
 
-use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::{Arg, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
 use serde::Serialize;
+use tokio::runtime::Runtime;
 
 use crate::{
     auth::api_key::Pepper,
@@ -90,8 +91,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(command: Command) -> Result<()> {
+/// Longest time for which the end of the program waits for work that blocks a thread.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+fn run(command: Command) -> Result<()> {
+    let runtime = Runtime::new().context("no threads can be started")?;
+    let outcome = runtime.block_on(run_async(command));
+    // A file system or a database that hangs does not keep the process from ending.
+    runtime.shutdown_timeout(END_TIMEOUT);
+    outcome
+}
+
+async fn run_async(command: Command) -> Result<()> {
     match command {
         Command::Serve(serve) => serve.run().await,
         Command::Config(config) => config.run(),

@@ -37,7 +37,10 @@ async fn enter(State(gateway): State<Arc<Gateway>>, mut request: Request, next: 
     tracing::Span::current().record("tenant", tenant.name());
     let workspaces = match tenant.workspaces() {
         Ok(workspaces) => workspaces.clone(),
-        Err(_) => return Refusal::Route(StatusCode::SERVICE_UNAVAILABLE, NOT_LOADED.into()).into_response(),
+        Err(_) => {
+            let message = if tenant.is_loading() { LOADING } else { NOT_LOADED };
+            return Refusal::Route(StatusCode::SERVICE_UNAVAILABLE, message.into()).into_response();
+        }
     };
     if let Some(uri) = without(prefix, request.uri()) {
         *request.uri_mut() = uri;
@@ -46,6 +49,7 @@ async fn enter(State(gateway): State<Arc<Gateway>>, mut request: Request, next: 
     next.run(request).await
 }
 
+const LOADING: &str = "This tenant is being loaded: try again after the time in Retry-After";
 const NONE_READY: &str = "No tenant can be served now: try again later";
 const NOT_LOADED: &str = "This tenant can't be served now: try again later, or ask its operator";
 

@@ -17,6 +17,11 @@ use rustls::{
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
+use crate::files::{self, Limit};
+
+/// Maximum size of a file with a certificate and its chain, or with a key; those have some KiB.
+const PEM_FILE: Limit = Limit::fixed(1 << 20);
+
 /// The listener's side of TLS, and the files that its certificate and key are read from.
 #[derive(Debug)]
 pub struct Tls {
@@ -133,17 +138,15 @@ pub(super) async fn accept(
 }
 
 fn read(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
-    let broken = |file: &Path, error| match error {
-        pem::Error::Io(error) => CertificateError::File(file.into(), error),
-        error => CertificateError::Pem(file.into(), error),
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+    let broken = |file: &Path, error| CertificateError::Pem(file.into(), error);
+    let read = |file: &Path| files::read(file, PEM_FILE).map_err(|error| CertificateError::File(file.into(), error));
+    let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| broken(certificate, error))?;
     if chain.is_empty() {
         return Err(CertificateError::NoCertificate(certificate.into()));
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
         pem::Error::NoItemsFound => CertificateError::NoKey(key.into()),
         error => broken(key, error),
     })?;

@@ -21,7 +21,11 @@ use jsonwebtoken::{
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::{auth::Denial, tls};
+use crate::{
+    auth::Denial,
+    files::{self, Limit},
+    tls,
+};
 
 /// Where keys are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,13 @@ pub enum KeySource {
     File(PathBuf),
     /// An address that answers with a JWKS: `https`, or `http` on this machine.
     Address(Uri),
+}
+
+/// Shows an address without its user, password and query, any of which may be a secret.
+fn shown(address: &Uri) -> String {
+    let [scheme, host] = [address.scheme_str(), address.host()].map(Option::unwrap_or_default);
+    let port = address.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{scheme}://{host}{port}{}", address.path())
 }
 
 impl FromStr for KeySource {
@@ -91,6 +102,9 @@ const FRESH: Duration = Duration::from_secs(600);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_BYTES: usize = 256 << 10;
 
+/// Maximum size of a key file: as much as a fetch may bring.
+pub(crate) const KEY_FILE: Limit = Limit::fixed(MAX_BYTES as u64);
+
 /// The keys by now.
 pub(super) struct Keys {
     known: Arc<RwLock<Known>>,
@@ -114,7 +128,9 @@ impl Keys {
     pub(super) async fn new(source: KeySource) -> Result<Self, KeysError> {
         let address = match source {
             KeySource::File(path) => {
-                let text = std::fs::read_to_string(&path).map_err(|error| KeysError::File(path.clone(), error))?;
+                let named = path.clone();
+                let text = files::unblocked(move || files::read_text(&named, KEY_FILE)).await.flatten();
+                let text = text.map_err(|error| KeysError::File(path.clone(), error))?;
                 let keys = read(&text).ok_or_else(|| KeysError::NoKey(path.display().to_string()))?;
                 return Ok(Self { known: Arc::new(Known { keys, since: None }.into()), remote: None });
             }
@@ -122,12 +138,11 @@ impl Keys {
         };
         require_safe(&address)?;
         let remote = Arc::new(Remote { client: client()?, address, asked: Mutex::new(None) });
-        let known = Arc::new(Known { keys: Vec::new(), since: None }.into());
-        let keys = Self { known, remote: Some(remote) };
-        if let Some(remote) = &keys.remote {
-            keys.renew(remote).await;
-        }
-        Ok(keys)
+        let known = Arc::new(RwLock::new(Known { keys: Vec::new(), since: None }));
+        let (fetching, fetched) = (remote.clone(), known.clone());
+        // Nobody waits for a provider before the first token is there.
+        tokio::spawn(async move { fetching.renew(&fetched).await });
+        Ok(Self { known, remote: Some(remote) })
     }
 
     fn known(&self) -> RwLockReadGuard<'_, Known> {
@@ -176,12 +191,12 @@ impl Remote {
         *asked = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => {
-                tracing::info!(keys = keys.len(), address = %self.address, "keys for tokens");
+                tracing::info!(keys = keys.len(), address = shown(&self.address), "keys for tokens");
                 let fetched = Known { keys, since: Some(Instant::now()) };
                 *known.write().unwrap_or_else(PoisonError::into_inner) = fetched;
             }
             Err(cause) => {
-                tracing::error!(cause, address = %self.address, "no new keys for tokens: it is tried again")
+                tracing::error!(cause, address = shown(&self.address), "no new keys for tokens: it is tried again")
             }
         }
     }

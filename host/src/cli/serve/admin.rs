@@ -42,6 +42,9 @@ impl Admin {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
+    for tenant in admin.gateway.tenants() {
+        admin.metrics.set_up(tenant.name(), tenant.workspaces().is_ok());
+    }
     let text = admin.metrics.text(admin.sandboxes.pool(), admin.sandboxes.usage());
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
     net::SocketAddr,
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -23,14 +23,21 @@ use super::{
 use crate::{
     Rate, Share,
     auth::jwt::KeySource,
+    files::{self, Limit},
     gateway::Gateway,
     runtime::{Limits, Pool},
-    storage::{postgres, sqlite},
+    storage::{Quota, postgres, sqlite},
 };
 
 /// Of the pool's sandboxes, the share of a tenant that is given none: one in so many, so that no
 /// tenant alone can take all of them.
 const SHARE: usize = 4;
+
+/// Maximum size of a configuration: some thousand tenants.
+const CONFIGURATION: Limit = Limit::fixed(4 << 20);
+
+/// Maximum size of a file with a key pepper.
+const PEPPER: Limit = Limit::fixed(4 << 10);
 
 /// Reads a file; paths in it are relative to its folder.
 ///
@@ -39,7 +46,7 @@ const SHARE: usize = 4;
 /// What is wrong, with the file, the line and the key.
 pub(in crate::cli) fn read(path: &Path) -> Result<Plan> {
     let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
+    let text = files::read_text(path, CONFIGURATION).with_context(|| format!("can't read {name}"))?;
     let file: File = toml::from_str(&text).map_err(|error| {
         let line = error.span().map_or(1, |span| line(&text, span.start));
         let shown = error.to_string();
@@ -166,6 +173,8 @@ struct LimitsSection {
     concurrency: Option<usize>,
     rate: Option<NonZeroU32>,
     burst: Option<NonZeroU32>,
+    workspaces: Option<u64>,
+    workspaces_per_day: Option<u64>,
 }
 
 /// A tenant's section, what stands in for what it leaves out, and where its paths begin.
@@ -205,6 +214,7 @@ impl Section<'_> {
             tokens: self.own.jwt.as_ref().or(self.defaults.jwt.as_ref()).map(|jwt| self.tokens(jwt)).transpose()?,
             limits: self.limits()?,
             share: self.share(),
+            quota: self.quota(),
         })
     }
 
@@ -217,7 +227,8 @@ impl Section<'_> {
         let pepper = match (&section.key_pepper_file, &section.key_pepper_env) {
             (Some(file), None) => {
                 let file = self.folder.join(file);
-                fs::read_to_string(&file).with_context(|| format!("key-pepper-file: can't read {}", file.display()))?
+                files::read_text(&file, PEPPER)
+                    .with_context(|| format!("key-pepper-file: can't read {}", file.display()))?
             }
             (None, Some(name)) => env::var(name).map_err(|_| anyhow!("key-pepper-env: {name} is not set"))?,
             (Some(_), Some(_)) => bail!("key-pepper-file and key-pepper-env: give one of the two"),
@@ -258,6 +269,14 @@ impl Section<'_> {
         };
         limits.fit(self.pool).context("limits")?;
         Ok(limits)
+    }
+
+    fn quota(&self) -> Quota {
+        let [own, defaults] = [&self.own.limits, &self.defaults.limits];
+        Quota {
+            per_day: own.workspaces_per_day.or(defaults.workspaces_per_day),
+            total: own.workspaces.or(defaults.workspaces),
+        }
     }
 
     fn share(&self) -> Share {

@@ -2,19 +2,28 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    io,
+    num::NonZero,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Serialize;
 use tokio::{
-    sync::Semaphore,
+    runtime::Handle,
+    sync::{OnceCell, Semaphore},
     task::{JoinHandle, JoinSet},
+    time::timeout,
+    try_join,
 };
 
-use super::plan::{Compiler, DatabasePlan, TenantPlan};
+use super::{
+    super::compile::{NotCompiled, component_file},
+    plan::{Compiler, DatabasePlan, TenantPlan, TokenPlan},
+};
 use crate::{
     COMPONENT, Workspaces,
     auth::{
@@ -22,6 +31,7 @@ use crate::{
         api_key::{ApiKeys, Pepper},
         jwt::Jwt,
     },
+    files,
     gateway::Tenant,
     metrics::Metrics,
     runtime::{Component, Digest, Sandboxes},
@@ -31,13 +41,32 @@ use crate::{
 /// Databases that are opened at once.
 const OPENING: usize = 8;
 
+/// Longest time that a database may take to open: the patience of several hosts.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest time that a tenant may take when it has its database and its component.
+const SET_UP_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Makes tenants, and keeps what the next ones can share.
 pub(super) struct Loader {
-    pub(super) sandboxes: Sandboxes,
-    pub(super) metrics: Metrics,
     pub(super) compiler: Compiler,
-    databases: HashMap<DatabasePlan, Opened>,
-    tenants: HashMap<String, (TenantPlan, Arc<Workspaces>)>,
+    means: Arc<Means>,
+    databases: HashMap<DatabasePlan, Arc<Opened>>,
+    tenants: HashMap<String, Loaded>,
+}
+
+/// A tenant that serves, and the plan that it was made of.
+type Loaded = (TenantPlan, Arc<Workspaces>);
+
+/// What all loads have in common.
+struct Means {
+    sandboxes: Sandboxes,
+    metrics: Metrics,
+    opening: Semaphore,
+    /// One permit for each process of the compiler.
+    compiling: Semaphore,
+    /// Components that can't be compiled, with the limits of that and the reason.
+    failures: Mutex<HashMap<Digest, (Compiler, String)>>,
 }
 
 /// A database in use; old claims in it are forgotten as long as it is.
@@ -81,7 +110,15 @@ pub(in crate::cli) enum Outcome {
 
 impl Loader {
     pub(super) fn new(sandboxes: Sandboxes, metrics: Metrics, compiler: Compiler) -> Self {
-        Self { sandboxes, metrics, compiler, databases: HashMap::new(), tenants: HashMap::new() }
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        let means = Means {
+            sandboxes,
+            metrics,
+            opening: Semaphore::new(OPENING),
+            compiling: Semaphore::new(processors),
+            failures: Mutex::default(),
+        };
+        Self { compiler, means: Arc::new(means), databases: HashMap::new(), tenants: HashMap::new() }
     }
 
     /// The database of a tenant that was loaded.
@@ -90,22 +127,42 @@ impl Loader {
         Some(self.databases.get(&plan.database)?.database.clone())
     }
 
-    /// Makes what the plans say. A tenant whose plan is the same goes on as it is, with its component
-    /// swapped where the file has changed. One that fails goes on as before, or is there in name alone.
-    pub(super) async fn load(&mut self, plans: &[TenantPlan]) -> (Vec<Tenant>, Vec<Report>) {
-        let databases = self.open(plans).await;
-        let components = self.components(plans).await;
+    /// Makes what the plans say, all tenants side by side. A tenant whose plan is the same goes on as it is, with its
+    /// component swapped where the file has changed. One that fails goes on as before, or is there in name alone.
+    ///
+    /// Calls `made` as soon as a tenant is there or has failed, with its place in `plans`.
+    pub(super) async fn load(
+        &mut self,
+        plans: &[TenantPlan],
+        made: impl Fn(usize, &Result<Arc<Workspaces>, String>),
+    ) -> (Vec<Tenant>, Vec<Report>) {
+        let load = Arc::new(Load::new(self, plans));
+        let mut tasks = JoinSet::new();
+        for (number, plan) in plans.iter().enumerate() {
+            let (load, plan, before) = (load.clone(), plan.clone(), self.tenants.get(&plan.name).cloned());
+            tasks.spawn(async move { (number, load.tenant(plan, before).await) });
+        }
+        let mut outcomes: Vec<_> = plans.iter().map(|_| Err(anyhow!("loading it failed"))).collect();
+        while let Some(done) = tasks.join_next().await {
+            // A panic is logged as such, and leaves the tenant's outcome as it is.
+            let Ok((number, outcome)) = done else { continue };
+            let serves = outcome.as_ref().map(|(_, (_, workspaces))| workspaces.clone());
+            made(number, &serves.map_err(|reason| format!("{reason:#}")));
+            outcomes[number] = outcome;
+        }
+        for (plan, cell) in &load.databases {
+            if let Some(Ok(opened)) = cell.get() {
+                self.databases.insert(plan.clone(), opened.clone());
+            }
+        }
+        load.forget_other_failures();
+
         let (mut tenants, mut reports, mut loaded) = (Vec::new(), Vec::new(), HashMap::new());
-        for plan in plans {
+        for (plan, made) in plans.iter().zip(outcomes) {
             let before = self.tenants.remove(&plan.name);
-            let made = self.make(plan, before.as_ref(), &databases[&plan.database], &components[&plan.component]).await;
-            let (report, kept) = match (made, before) {
-                (Ok((outcome, workspaces)), _) => (Ok(outcome), Some((plan.clone(), workspaces))),
-                (Err(reason), before) => (Err(reason), before),
-            };
-            let (outcome, reason) = match report {
-                Ok(outcome) => (outcome, None),
-                Err(reason) => (Outcome::Failed, Some(format!("{reason:#}"))),
+            let (outcome, reason, kept) = match made {
+                Ok((outcome, made)) => (outcome, None, Some(made)),
+                Err(reason) => (Outcome::Failed, Some(format!("{reason:#}")), before),
             };
             // Where it stands now: where the plan says, or where it stood when it goes on as before.
             let place = kept.as_ref().map_or(plan, |(plan, _)| plan);
@@ -117,31 +174,69 @@ impl Loader {
             loaded.extend(kept.map(|kept| (plan.name.clone(), kept)));
             reports.push(Report { tenant: plan.name.clone(), outcome, reason });
         }
-        let removed =
-            self.tenants.drain().map(|(tenant, _)| Report { tenant, outcome: Outcome::Removed, reason: None });
-        reports.extend(removed);
+        for (tenant, _) in self.tenants.drain() {
+            self.means.metrics.forget(&tenant);
+            reports.push(Report { tenant, outcome: Outcome::Removed, reason: None });
+        }
         self.tenants = loaded;
         let used: HashSet<_> = self.tenants.values().map(|(plan, _)| &plan.database).collect();
         self.databases.retain(|plan, _| used.contains(plan));
         (tenants, reports)
     }
+}
 
-    async fn make(
+/// Something that is made once, or the reason why not.
+type Once<T> = OnceCell<Result<T, String>>;
+
+/// One load: what its tenants share is made once, by the first that needs it.
+struct Load {
+    means: Arc<Means>,
+    compiler: Compiler,
+    databases: HashMap<DatabasePlan, Once<Arc<Opened>>>,
+    files: HashMap<Option<PathBuf>, Once<Component>>,
+    /// Components that had to be compiled.
+    compiled: Mutex<HashMap<Digest, Arc<Once<Component>>>>,
+}
+
+impl Load {
+    fn new(loader: &Loader, plans: &[TenantPlan]) -> Self {
+        let database = |plan: &TenantPlan| {
+            let opened = loader.databases.get(&plan.database).cloned().map(Ok);
+            (plan.database.clone(), OnceCell::new_with(opened))
+        };
+        Self {
+            means: loader.means.clone(),
+            compiler: loader.compiler,
+            databases: plans.iter().map(database).collect(),
+            files: plans.iter().map(|plan| (plan.component.clone(), OnceCell::new())).collect(),
+            compiled: Mutex::default(),
+        }
+    }
+
+    async fn tenant(&self, mut plan: TenantPlan, before: Option<Loaded>) -> Result<(Outcome, Loaded)> {
+        if let Some(tokens) = &mut plan.tokens {
+            tokens.read().await;
+        }
+        let (database, component) = try_join!(self.database(&plan.database), self.component(&plan.component))?;
+        let set_up = timeout(SET_UP_TIMEOUT, self.set_up(plan, before, database, component)).await;
+        set_up.with_context(|| format!("the tenant was not set up within {SET_UP_TIMEOUT:?}"))?
+    }
+
+    async fn set_up(
         &self,
-        plan: &TenantPlan,
-        before: Option<&(TenantPlan, Arc<Workspaces>)>,
-        database: &Result<Arc<dyn Database>, String>,
-        component: &Result<Component, String>,
-    ) -> Result<(Outcome, Arc<Workspaces>)> {
-        let database = database.as_ref().map_err(|reason| anyhow!("{reason}"))?;
-        let component = component.as_ref().map_err(|reason| anyhow!("{reason}"))?;
-        if let Some((_, workspaces)) = before.filter(|(before, _)| before == plan) {
+        plan: TenantPlan,
+        before: Option<Loaded>,
+        database: Arc<dyn Database>,
+        component: Component,
+    ) -> Result<(Outcome, Loaded)> {
+        let outcome = if before.is_some() { Outcome::Changed } else { Outcome::Loaded };
+        if let Some((_, workspaces)) = before.filter(|(before, _)| *before == plan) {
             if workspaces.component().digest() == component.digest() {
-                return Ok((Outcome::Unchanged, workspaces.clone()));
+                return Ok((Outcome::Unchanged, (plan, workspaces)));
             }
-            let swapped = workspaces.swap(component.clone()).await;
+            let swapped = workspaces.swap(component).await;
             swapped.map_err(|reason| anyhow!("the new component is not taken: {reason}"))?;
-            return Ok((Outcome::Swapped, workspaces.clone()));
+            return Ok((Outcome::Swapped, (plan, workspaces)));
         }
         let pepper = plan.pepper.as_bytes();
         ensure!(
@@ -149,80 +244,129 @@ impl Loader {
             "the database holds keys that were hashed with another pepper, and would refuse them: start with the WORKSPACES_KEY_PEPPER they were made with, or revoke them first"
         );
         let mut auth: Arc<dyn Auth> = Arc::new(ApiKeys::new(database.clone(), pepper, plan.administrators));
-        if let Some(tokens) = &plan.tokens {
-            auth = Arc::new(Jwt::new(tokens.keys.clone(), tokens.options.clone(), auth).await?);
+        if let Some(TokenPlan { keys, options, .. }) = plan.tokens.clone() {
+            auth = Arc::new(aside(Jwt::new(keys, options, auth)).await??);
         }
-        let workspaces = Workspaces::builder(database.clone(), auth)
-            .sandboxes(self.sandboxes.clone())
-            .loaded_component(component.clone())
+        let workspaces = Workspaces::builder(database.for_tenant(&plan.name, plan.quota), auth)
+            .sandboxes(self.means.sandboxes.clone())
+            .loaded_component(component)
             .limits(plan.limits.clone())
             .share(plan.share.clone())
-            .metrics(self.metrics.clone(), &plan.name)
+            .metrics(self.means.metrics.clone(), &plan.name)
             .build()?;
         workspaces.rehearse().await.map_err(|reason| anyhow!("the component is not taken: {reason}"))?;
-        let outcome = if before.is_some() { Outcome::Changed } else { Outcome::Loaded };
-        Ok((outcome, Arc::new(workspaces)))
+        Ok((outcome, (plan, Arc::new(workspaces))))
     }
 
-    /// Opens each database that is not open, once, some at a time.
-    async fn open(&mut self, plans: &[TenantPlan]) -> HashMap<DatabasePlan, Result<Arc<dyn Database>, String>> {
-        let mut databases = HashMap::new();
-        let (mut opening, places) = (JoinSet::new(), Arc::new(Semaphore::new(OPENING)));
-        for plan in plans.iter().map(|plan| &plan.database) {
-            if databases.contains_key(plan) {
-                continue;
+    /// Opens a database that is not open, once.
+    async fn database(&self, plan: &DatabasePlan) -> Result<Arc<dyn Database>> {
+        let cell = self.databases.get(plan).context("not a database of this load")?;
+        let opened = cell.get_or_init(|| async {
+            let _place = self.means.opening.acquire().await;
+            match timeout(OPEN_TIMEOUT, aside(open(plan.clone()))).await {
+                Ok(Ok(opened)) => opened,
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("the database did not open within {OPEN_TIMEOUT:?}")),
             }
-            if let Some(opened) = self.databases.get(plan) {
-                databases.insert(plan.clone(), Ok(opened.database.clone()));
-                continue;
-            }
-            databases.insert(plan.clone(), Err("not opened".to_owned()));
-            let (plan, places) = (plan.clone(), places.clone());
-            opening.spawn(async move {
-                let _place = places.acquire().await;
-                let sqlite = sqlite::Options { batch: plan.group_commit, ..Default::default() };
-                let postgres = postgres::Options { connections: plan.connections };
-                let database = plan.address.open(&sqlite, &postgres).await.map_err(|error| error.to_string());
-                (plan, database)
-            });
-        }
-        while let Some(opened) = opening.join_next().await {
-            let Ok((plan, database)) = opened else { continue };
-            if let Ok(database) = &database {
-                let swept = database.clone();
-                let sweeping = tokio::spawn(async move { sweep(&*swept).await });
-                self.databases.insert(plan.clone(), Opened { database: database.clone(), sweeping });
-            }
-            databases.insert(plan, database);
-        }
-        databases
+        });
+        Ok(opened.await.as_ref().map_err(|reason| anyhow!("{reason}"))?.database.clone())
     }
 
-    /// Loads each component, once.
-    async fn components(&self, plans: &[TenantPlan]) -> HashMap<Option<PathBuf>, Result<Component, String>> {
-        let mut components = HashMap::new();
-        for file in plans.iter().map(|plan| &plan.component) {
-            if !components.contains_key(file) {
-                let component = match file {
-                    None => self.sandboxes.compile(COMPONENT).map_err(|error| error.to_string()),
-                    Some(file) => self.component(file).await.map_err(|error| format!("{error:#}")),
-                };
-                components.insert(file.clone(), component);
-            }
-        }
-        components
+    /// Loads the component of a file, or the built-in one, once.
+    async fn component(&self, file: &Option<PathBuf>) -> Result<Component> {
+        let cell = self.files.get(file).context("not a component of this load")?;
+        let loaded = cell.get_or_init(|| async {
+            let loaded = match file {
+                None => self.built_in().await,
+                Some(file) => self.component_of(file).await,
+            };
+            loaded.map_err(|error| format!("{error:#}"))
+        });
+        loaded.await.clone().map_err(|reason| anyhow!("{reason}"))
     }
 
-    async fn component(&self, file: &Path) -> Result<Component> {
+    async fn built_in(&self) -> Result<Component> {
+        let sandboxes = self.means.sandboxes.clone();
+        Ok(files::unblocked(move || sandboxes.compile(COMPONENT)).await??)
+    }
+
+    async fn component_of(&self, file: &Path) -> Result<Component> {
         let name = file.display();
-        let wasm = fs::read(file).with_context(|| format!("can't read the component {name}"))?;
-        if let Some(component) = self.sandboxes.find(&Digest::of(&wasm)) {
+        let (path, limit) = (file.to_owned(), component_file(self.means.sandboxes.pool().component_size));
+        let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
+        let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
+        let digest = Digest::of(&wasm);
+        if let Some(component) = self.means.sandboxes.find(&digest) {
             return Ok(component);
         }
-        let compiled = self.compiler.compile(&wasm).await.with_context(|| format!("can't load {name}"))?;
-        #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
-        // SAFETY: it is what this program's own `compile` wrote into a pipe that nobody else can reach.
-        let component = unsafe { self.sandboxes.load(&wasm, &compiled) };
-        component.with_context(|| format!("can't load {name}"))
+        require_component(&wasm).with_context(|| format!("can't load {name}"))?;
+        let cell = locked(&self.compiled).entry(digest.clone()).or_default().clone();
+        let compiled = cell.get_or_init(|| self.compile(&wasm, &digest)).await;
+        compiled.clone().map_err(|reason| anyhow!("can't load {name}: {reason}"))
     }
+
+    /// Compiles a component that was not found to fail before.
+    async fn compile(&self, wasm: &[u8], digest: &Digest) -> Result<Component, String> {
+        let known = locked(&self.means.failures).get(digest).filter(|(limits, _)| *limits == self.compiler).cloned();
+        if let Some((_, reason)) = known {
+            return Err(format!(
+                "{reason} (as found before: it is compiled again when it or the limits in [compile] change)"
+            ));
+        }
+        let _place = self.means.compiling.acquire().await;
+        let (lasts, reason) = match self.compiler.compile(wasm).await {
+            Ok(compiled) => {
+                #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
+                // SAFETY: it is what this program's own `compile` wrote into a pipe that nobody else can reach.
+                let loaded = unsafe { self.means.sandboxes.load(wasm, &compiled) };
+                match loaded {
+                    Ok(component) => return Ok(component),
+                    Err(error) => (true, error.to_string()),
+                }
+            }
+            Err(NotCompiled::Ever(reason)) => (true, reason),
+            Err(NotCompiled::Now(reason)) => (false, reason),
+        };
+        if lasts {
+            locked(&self.means.failures).insert(digest.clone(), (self.compiler, reason.clone()));
+        }
+        Err(reason)
+    }
+
+    /// Forgets the failures of components that no tenant has any more.
+    fn forget_other_failures(&self) {
+        let compiled = locked(&self.compiled);
+        locked(&self.means.failures).retain(|digest, _| compiled.contains_key(digest));
+    }
+}
+
+async fn open(plan: DatabasePlan) -> Result<Arc<Opened>, String> {
+    let sqlite = sqlite::Options { batch: plan.group_commit, ..Default::default() };
+    let postgres = postgres::Options { connections: plan.connections };
+    let database = plan.address.open(&sqlite, &postgres).await.map_err(|error| error.to_string())?;
+    let swept = database.clone();
+    let sweeping = tokio::spawn(async move { sweep(&*swept).await });
+    Ok(Arc::new(Opened { database, sweeping }))
+}
+
+/// Runs a future that reads files, and so blocks its thread at times, beside the threads that serve.
+async fn aside<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+    let runtime = Handle::current();
+    files::unblocked(move || runtime.block_on(future)).await
+}
+
+/// Checks that bytes begin as a component does. The compiler would quote them.
+fn require_component(wasm: &[u8]) -> Result<()> {
+    let found = match wasm {
+        [0, b'a', b's', b'm', ..] => return Ok(()),
+        [] => "the file is empty",
+        [0x1f, 0x8b, ..] => "it is compressed with gzip: unpack it",
+        text if text.is_ascii() => "it is text: give the binary form",
+        _ => "it is no WebAssembly",
+    };
+    bail!("not a component that can be compiled: {found}")
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,16 +10,19 @@ use std::{
     future::Future,
     net::SocketAddr,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{Notify, mpsc},
+    time::sleep,
 };
 use uuid::Uuid;
 
@@ -28,17 +31,18 @@ use self::{
     demo::Demo,
     load::Loader,
     plan::{ACCOUNT_CLAIM, Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
-    reload::Reloader,
+    reload::{Reloader, Stamps},
 };
 use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say, tls::TlsArguments};
 use crate::{
     Share,
     auth::{api_key::generate, jwt::KeySource},
-    gateway::Gateway,
-    http::{self, server},
+    files,
+    gateway::{Gateway, Tenant},
+    http::{self, server, tls::Tls},
     metrics::Metrics,
     runtime::{Limits, Pool, Sandboxes},
-    storage::{postgres, sqlite},
+    storage::{Quota, postgres, sqlite},
 };
 
 /// Serve POST /api/workspaces
@@ -114,29 +118,126 @@ impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         let _log = self.log.install()?;
         let (shutdown, hangup) = (shutdown()?, signal(SignalKind::hangup())?);
-        let tls = self.tls.as_ref().map(TlsArguments::read).transpose()?;
-        let plan = self.plan()?;
+        let (mut shutdown, serve) = (pin!(shutdown), Arc::new(self));
+        let reader = serve.clone();
+        let prepared = tokio::select! {
+            prepared = files::unblocked(move || reader.prepare()) => prepared??,
+            () = &mut shutdown => return Ok(()),
+        };
+        let Prepared { plan, tls, read } = prepared;
         // Before the databases are opened, which take some.
         let files = open_files();
-        let loaded = reload::times(self.config.as_deref(), &plan);
 
+        let listener = bind(serve.listen.or(plan.listen).unwrap_or(LISTEN), "--listen").await?;
+        let admin = match serve.admin.or(plan.admin) {
+            Some(address) => Some(bind(address, "--admin").await?),
+            None => None,
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut addresses = Addresses { clients: format!("{scheme}://{}", listener.local_addr()?), admin: None };
+        let tenants: Vec<_> = plan.tenants.iter().map(TenantPlan::loading).collect();
+        let gateway = Arc::new(Gateway::new(tenants.clone())?);
         let sandboxes = Sandboxes::new(plan.pool.clone())?;
-        sandboxes.self_check().await?;
         let metrics = Metrics::default();
-        let mut loader = Loader::new(sandboxes.clone(), metrics.clone(), plan.compiler);
-        let (tenants, reports) = loader.load(&plan.tenants).await;
+
+        let (reload, waiters) = mpsc::channel(1);
+        if let Some(admin) = admin {
+            addresses.admin = Some(format!("http://{}", admin.local_addr()?));
+            let admin_of =
+                Admin { gateway: gateway.clone(), sandboxes: sandboxes.clone(), metrics: metrics.clone(), reload };
+            tokio::spawn(server::serve(admin, admin_of.routes(), ADMIN_CONNECTIONS, std::future::pending()));
+        }
+        let most = serve.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
+        let databases: HashSet<_> = plan.tenants.iter().map(|tenant| &tenant.database).collect();
+        let reserved = databases.iter().map(|database| database.files()).fold(RESERVED_FILES, usize::saturating_add);
+        // Where files are few, half of them are for clients all the same.
+        let most = most.min(files.saturating_sub(reserved.min(files / 2))).max(1);
+
+        let routes = http::gateway(gateway.clone());
+        let serving = async {
+            match &tls {
+                Some(tls) => server::serve_tls(listener, tls, routes, most, shutdown).await,
+                None => server::serve(listener, routes, most, shutdown).await,
+            }
+        };
+        let mut serving = pin!(serving);
+        let mut loader = Loader::new(sandboxes.clone(), metrics, plan.compiler);
+        let start = serve.start(&mut loader, &sandboxes, &plan, &tenants, &addresses);
+        let finished = tokio::select! {
+            finished = &mut serving => finished,
+            started = start => {
+                started?;
+                tokio::spawn(Reloader { serve, plan, read, loader, gateway, tls: tls.clone() }.run(hangup, waiters));
+                serving.await
+            }
+        };
+        match finished {
+            true => tracing::info!("stopped"),
+            false => tracing::warn!(after = ?server::DRAIN, "stopped with requests in progress"),
+        }
+        Ok(())
+    }
+
+    /// Reads all files but the components, and blocks its thread for that.
+    fn prepare(&self) -> Result<Prepared> {
+        let plan = self.plan()?;
+        let tls = self.tls.as_ref().map(TlsArguments::read).transpose()?;
+        let read = reload::stamps(self.config.as_deref(), &plan);
+        Ok(Prepared { plan, tls, read })
+    }
+
+    /// Loads the tenants, while those that are there already serve, and prints the addresses: when all are there or
+    /// have failed, or after [`ANNOUNCE`] if at least one serves.
+    ///
+    /// # Errors
+    ///
+    /// The reasons, if all failed.
+    async fn start(
+        &self,
+        loader: &mut Loader,
+        sandboxes: &Sandboxes,
+        plan: &Plan,
+        tenants: &[Tenant],
+        addresses: &Addresses,
+    ) -> Result<()> {
+        // It takes every sandbox for itself, and so comes before the first tenant.
+        sandboxes.self_check().await?;
+        let serves = Notify::new();
+        let is_one_of_many = tenants.len() > 1;
+        let mut announced = false;
+        let reports = {
+            let mut load = pin!(loader.load(&plan.tenants, |number, made| {
+                let tenant = &tenants[number];
+                match made {
+                    Ok(_) => serves.notify_one(),
+                    Err(reason) if is_one_of_many => {
+                        tracing::error!(tenant = tenant.name(), reason, "not loaded: it gets 503");
+                    }
+                    Err(_) => {}
+                }
+                tenant.set_loaded(made.clone());
+            }));
+            let grace = async {
+                sleep(ANNOUNCE).await;
+                serves.notified().await;
+            };
+            tokio::select! {
+                biased;
+                (_, reports) = &mut load => reports,
+                () = grace => {
+                    addresses.print()?;
+                    announced = true;
+                    load.await.1
+                }
+            }
+        };
         let failed: Vec<_> =
             reports.iter().filter_map(|report| Some((&report.tenant, report.reason.as_ref()?))).collect();
         match failed.as_slice() {
             [(_, reason)] if reports.len() == 1 => bail!("{reason}"),
-            failed if failed.len() == reports.len() => {
-                let lines: Vec<_> = failed.iter().map(|(tenant, reason)| format!("\n  {tenant}: {reason}")).collect();
-                bail!("no tenant could be loaded:{}", lines.concat());
-            }
             failed => {
-                for (tenant, reason) in failed {
-                    tracing::error!(tenant, reason, "not loaded: it gets 503");
-                }
+                let lines: Vec<_> = failed.iter().map(|(tenant, reason)| format!("\n  {tenant}: {reason}")).collect();
+                ensure!(failed.len() < reports.len(), "no tenant could be loaded:{}", lines.concat());
             }
         }
         let demo = match self.demo {
@@ -146,45 +247,13 @@ impl Serve {
             }
             false => None,
         };
-        let gateway = Arc::new(Gateway::new(tenants)?);
-
-        let listener = bind(self.listen.or(plan.listen).unwrap_or(LISTEN), "--listen").await?;
-        let admin = match self.admin.or(plan.admin) {
-            Some(address) => Some(bind(address, "--admin").await?),
-            None => None,
-        };
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let address = format!("{scheme}://{}", listener.local_addr()?);
-        say(format_args!("listening on {address}"))?;
-        if let Some(admin) = &admin {
-            say(format_args!("administration on http://{}", admin.local_addr()?))?;
+        if !announced {
+            addresses.print()?;
         }
-        if let Some(demo) = demo {
-            demo.print(&address)?;
+        match demo {
+            Some(demo) => demo.print(&addresses.clients),
+            None => Ok(()),
         }
-        let most = self.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
-        let databases: HashSet<_> = plan.tenants.iter().map(|tenant| &tenant.database).collect();
-        let reserved = databases.iter().map(|database| database.files()).fold(RESERVED_FILES, usize::saturating_add);
-        // Where files are few, half of them are for clients all the same.
-        let most = most.min(files.saturating_sub(reserved.min(files / 2))).max(1);
-
-        let (reload, waiters) = mpsc::channel(1);
-        let reloader = Reloader { serve: self, plan, loaded, loader, gateway: gateway.clone(), tls: tls.clone() };
-        tokio::spawn(reloader.run(hangup, waiters));
-        if let Some(admin) = admin {
-            let routes = Admin { gateway: gateway.clone(), sandboxes, metrics, reload }.routes();
-            tokio::spawn(server::serve(admin, routes, ADMIN_CONNECTIONS, std::future::pending()));
-        }
-        let routes = http::gateway(gateway);
-        let finished = match &tls {
-            Some(tls) => server::serve_tls(listener, tls, routes, most, shutdown).await,
-            None => server::serve(listener, routes, most, shutdown).await,
-        };
-        match finished {
-            true => tracing::info!("stopped"),
-            false => tracing::warn!(after = ?server::DRAIN, "stopped with requests in progress"),
-        }
-        Ok(())
     }
 
     /// What is to be served, as the file says now, or the options.
@@ -226,9 +295,37 @@ impl Serve {
             tokens,
             limits: Limits::default(),
             share: Share::default(),
+            quota: Quota::default(),
         })
     }
 }
+
+/// What is read before anything listens.
+struct Prepared {
+    plan: Plan,
+    tls: Option<Arc<Tls>>,
+    /// The files as they were before.
+    read: Stamps,
+}
+
+/// Where the server is reached, as URLs.
+struct Addresses {
+    clients: String,
+    admin: Option<String>,
+}
+
+impl Addresses {
+    fn print(&self) -> Result<()> {
+        say(format_args!("listening on {}", self.clients))?;
+        match &self.admin {
+            Some(admin) => say(format_args!("administration on {admin}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Longest time for which the server waits for tenants that are still being loaded before it prints its addresses.
+const ANNOUNCE: Duration = Duration::from_secs(1);
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await;

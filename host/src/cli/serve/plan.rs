@@ -1,6 +1,6 @@
 //! What is to be served, whether it was said by options or in a file.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
@@ -8,11 +8,14 @@ use super::super::DatabaseAddress;
 use crate::{
     Share, Workspaces,
     auth::jwt::{self, KeySource},
+    files,
     gateway::Tenant,
     runtime::{Limits, Pool},
+    storage::Quota,
 };
 
 /// All of it.
+#[derive(Clone)]
 pub(in crate::cli) struct Plan {
     pub(super) listen: Option<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
@@ -54,9 +57,15 @@ pub(in crate::cli) struct TenantPlan {
     pub(super) tokens: Option<TokenPlan>,
     pub(super) limits: Limits,
     pub(super) share: Share,
+    pub(super) quota: Quota,
 }
 
 impl TenantPlan {
+    /// Returns the tenant in its place, still to be loaded.
+    pub(super) fn loading(&self) -> Tenant {
+        Tenant::loading(&self.name, &self.hosts, &self.path)
+    }
+
     /// The tenant in its place, with what it serves with.
     pub(super) fn at(&self, workspaces: Result<Arc<Workspaces>, String>) -> Tenant {
         Tenant::new(&self.name, &self.hosts, &self.path, workspaces)
@@ -94,7 +103,7 @@ impl DatabasePlan {
 #[derive(Clone, PartialEq)]
 pub(in crate::cli) struct TokenPlan {
     pub(super) keys: KeySource,
-    /// What the key file holds, so that another one is another plan; none where it can't be read.
+    /// Content of the key file, so that another one is another plan; `None` before it is read, and where it can't be.
     file: Option<Vec<u8>>,
     pub(super) options: jwt::Options,
 }
@@ -105,10 +114,13 @@ pub(super) const ACCOUNT_CLAIM: &str = "sub";
 impl TokenPlan {
     pub(super) fn new(keys: KeySource, issuer: &str, audience: &str, account_claim: &str) -> Self {
         let [issuer, audience, account_claim] = [issuer, audience, account_claim].map(str::to_owned);
-        let file = match &keys {
-            KeySource::File(path) => fs::read(path).ok(),
-            KeySource::Address(_) => None,
-        };
-        Self { keys, file, options: jwt::Options { issuer, audience, account_claim, leeway: jwt::MAX_LEEWAY } }
+        Self { keys, file: None, options: jwt::Options { issuer, audience, account_claim, leeway: jwt::MAX_LEEWAY } }
+    }
+
+    /// Reads the key file, for a comparison with the plan before.
+    pub(super) async fn read(&mut self) {
+        let KeySource::File(path) = &self.keys else { return };
+        let path = path.clone();
+        self.file = files::unblocked(move || files::read(&path, jwt::KEY_FILE)).await.flatten().ok();
     }
 }

@@ -3,9 +3,10 @@
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -20,36 +21,48 @@ use super::{
     load::{Loader, Outcome, Report},
     plan::Plan,
 };
-use crate::{gateway::Gateway, http::tls::Tls};
+use crate::{files, gateway::Gateway, http::tls::Tls};
 
 /// How often files are looked at, where they are watched.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// Reads the plan again when it is told to, and has the gateway follow it.
 pub(super) struct Reloader {
-    pub(super) serve: Serve,
+    pub(super) serve: Arc<Serve>,
     pub(super) plan: Plan,
-    /// When its files were changed, before they were read: a change after that is another.
-    pub(super) loaded: Times,
+    /// Its files as they were before they were read: a change after that is another.
+    pub(super) read: Stamps,
     pub(super) loader: Loader,
     pub(super) gateway: Arc<Gateway>,
     pub(super) tls: Option<Arc<Tls>>,
 }
 
-/// The times at which files were changed.
-pub(super) type Times = HashMap<PathBuf, Option<SystemTime>>;
+/// Files, each as it was found; `None` where there was none.
+pub(super) type Stamps = HashMap<PathBuf, Option<Stamp>>;
 
-/// When the files were changed that a plan is made of.
-pub(super) fn times(config: Option<&Path>, plan: &Plan) -> Times {
+/// Marks of a file that change with its content: device, inode, size, and the time of the last change in seconds and
+/// nanoseconds. The time of modification does not change where a file is copied with its times.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp([u64; 3], [i64; 2]);
+
+/// Returns the stamps of the files that a plan is made of. Blocks its thread, within the timeout of one file; without
+/// an answer there are none.
+pub(super) fn stamps(config: Option<&Path>, plan: &Plan) -> Stamps {
     let components = plan.tenants.iter().filter_map(|tenant| tenant.component.as_deref());
-    let time = |file| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
-    config.into_iter().chain(components).map(|file| (file.to_owned(), time(file))).collect()
+    let files: Vec<_> = config.into_iter().chain(components).map(Path::to_owned).collect();
+    let stamp = |file: PathBuf| {
+        let found = fs::metadata(&file).ok();
+        let stamp =
+            found.map(|found| Stamp([found.dev(), found.ino(), found.size()], [found.ctime(), found.ctime_nsec()]));
+        (file, stamp)
+    };
+    files::within_timeout(move || files.into_iter().map(stamp).collect()).unwrap_or_default()
 }
 
 impl Reloader {
     /// Follows SIGHUP, the administration, and the files where they are watched. Never returns.
     pub(super) async fn run(mut self, mut hangup: Signal, mut waiters: mpsc::Receiver<Waiter>) {
-        let mut last = self.loaded.clone();
+        let mut last = self.read.clone();
         let mut watch = interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -57,9 +70,9 @@ impl Reloader {
                 _ = hangup.recv() => None,
                 Some(waiter) = waiters.recv() => Some(waiter),
                 _ = watch.tick(), if self.plan.watch => {
-                    let now = times(self.serve.config.as_deref(), &self.plan);
+                    let Some(now) = self.look().await else { continue };
                     // Changed, and no more since the last look: nobody is writing it now.
-                    let is_ready = now != self.loaded && now == last;
+                    let is_ready = now != self.read && now == last;
                     last = now;
                     if !is_ready {
                         continue;
@@ -74,13 +87,29 @@ impl Reloader {
         }
     }
 
+    /// Looks at the files of the plan; `None` without an answer.
+    async fn look(&self) -> Option<Stamps> {
+        let (config, plan) = (self.serve.config.clone(), self.plan.clone());
+        let found = files::unblocked(move || stamps(config.as_deref(), &plan)).await.ok()?;
+        (!found.is_empty()).then_some(found)
+    }
+
     async fn reload(&mut self) -> Result<Vec<Report>, String> {
-        let certificate = self.tls.as_ref().map_or(Ok(()), |tls| tls.reload());
+        let (serve, tls, before) = (self.serve.clone(), self.tls.clone(), self.plan.clone());
+        let read = files::unblocked(move || {
+            let certificate = tls.map_or(Ok(()), |tls| tls.reload());
+            let config = serve.config.as_deref();
+            let old = stamps(config, &before);
+            let plan = serve.plan();
+            let new = plan.as_ref().map(|plan| stamps(config, plan)).unwrap_or_default();
+            (certificate, old, plan, new)
+        });
+        let (certificate, old, plan, mut new) = read.await.map_err(|error| error.to_string())?;
         if let Err(error) = &certificate {
             tracing::error!(%error, "the certificate stays as it was");
         }
-        self.loaded = times(self.serve.config.as_deref(), &self.plan);
-        let plan = match self.serve.plan() {
+        self.read.clone_from(&old);
+        let plan = match plan {
             Ok(plan) => plan,
             Err(error) => {
                 let reason = format!("{error:#}");
@@ -91,12 +120,11 @@ impl Reloader {
         if plan.pool != self.plan.pool || plan.listen != self.plan.listen || plan.admin != self.plan.admin {
             tracing::warn!("addresses and the pool change with the next start");
         }
-        let mut read = times(self.serve.config.as_deref(), &plan);
-        for (file, time) in &mut read {
-            *time = self.loaded.get(file).copied().unwrap_or(*time);
+        for (file, stamp) in &mut new {
+            *stamp = old.get(file).copied().unwrap_or(*stamp);
         }
         self.loader.compiler = plan.compiler;
-        let (tenants, reports) = self.loader.load(&plan.tenants).await;
+        let (tenants, reports) = self.loader.load(&plan.tenants, |_, _| {}).await;
         if let Err(conflict) = self.gateway.replace(tenants) {
             let reason = conflict.to_string();
             tracing::error!(reason, "not loaded");
@@ -110,7 +138,7 @@ impl Reloader {
             }
         }
         self.plan = plan;
-        self.loaded = read;
+        self.read = new;
         match certificate {
             Ok(()) => Ok(reports),
             Err(error) => Err(format!("the tenants are loaded, but the certificate stays as it was: {error}")),

@@ -26,7 +26,13 @@ use super::{
     DatabaseError,
     failure::{Failure, describe},
 };
-use crate::tls;
+use crate::{
+    files::{self, Limit},
+    tls,
+};
+
+/// Maximum size of a file of authorities; a system's list has a quarter of it.
+const AUTHORITIES_FILE: Limit = Limit::fixed(1 << 20);
 
 /// How long a statement may run, and how long it may wait for a lock: far above what one takes, and
 /// below the patience of a request.
@@ -71,8 +77,10 @@ pub(super) fn parse(address: &str) -> Result<(Vec<Config>, MakeRustlsConnect), D
     let trusted = match authorities {
         None => tls::system_authorities(),
         Some(file) => {
-            let certificates = CertificateDer::pem_file_iter(&file)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            let pem = files::read(file.as_ref(), AUTHORITIES_FILE)
+                .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
+            let certificates = CertificateDer::pem_slice_iter(&pem)
+                .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
             let mut trusted = RootCertStore::empty();
             if trusted.add_parsable_certificates(certificates).0 == 0 {
