@@ -38,4 +38,12 @@ mod tests {
         }
         Ok(())
     }
+
+    #[tokio::test]
+    async fn the_description_names_the_path_that_it_is_mounted_under() -> Result<(), Box<dyn Error>> {
+        let request = Request::builder().uri("/tenants/acme/openapi.json").body(Body::empty())?;
+        let description = axum::body::to_bytes(routes()?.call(request).await?.into_body(), usize::MAX).await?;
+        assert!(std::str::from_utf8(&description)?.contains(r#""url": "/tenants/acme""#));
+        Ok(())
+    }
 }

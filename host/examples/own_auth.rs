@@ -24,7 +24,7 @@ impl Auth for Word {
     async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
         match credential {
             Credential::Bearer(word) if *word == self.word => Ok(Caller::new(self.account)),
-            _ => Err(Denial::Unauthenticated),
+            _ => Err(Denial::Unauthenticated("another word")),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Shutdown, TcpListener},
+    net::TcpListener,
     path::Path,
     process::Command,
     sync::{
@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode, jwk::Jwk};
 use serde_json::{Value, json};
 use workspaces_tests::{Deployment, Server, write_head};
 
@@ -54,11 +54,30 @@ impl Pair {
         Ok(encode(&header, claims, &self.private)?)
     }
 
+    /// Signs under a header of any form.
+    fn sign_raw(&self, header: &str, claims: &Value) -> Result<String> {
+        let message = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.to_string().as_bytes()));
+        let signature = crypto::sign(message.as_bytes(), &self.private, Algorithm::ES256)?;
+        Ok(format!("{message}.{signature}"))
+    }
+
     fn jwk(&self, id: &str) -> Result<Value> {
         let mut jwk = Jwk::from_encoding_key(&self.private, Algorithm::ES256)?;
         jwk.common.key_id = Some(id.into());
         Ok(serde_json::to_value(jwk)?)
     }
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..=chunk.len() {
+            text.push(char::from(LETTERS[(bits >> (18 - 6 * place) & 63) as usize]));
+        }
+    }
+    text
 }
 
 fn now() -> i64 {
@@ -94,13 +113,11 @@ fn status(server: &Server, token: &str) -> Result<u16> {
     Ok(server.send("POST", "/api/workspaces", &headers, b"{}")?.status)
 }
 
-/// Sends a request with a token, and closes; returns when the server has closed too.
+/// Sends a request with a token, and goes away without its answer.
 fn abandon(server: &Server, token: &str) -> Result<()> {
     let mut stream = server.connect()?;
     let bearer = format!("Bearer {token}");
     write_head(&mut stream, "POST", "/api/workspaces", &[("authorization", &bearer)], Some(0))?;
-    stream.shutdown(Shutdown::Write)?;
-    stream.read_to_end(&mut Vec::new())?;
     Ok(())
 }
 
@@ -116,10 +133,12 @@ fn only_a_token_that_says_all_and_is_signed_by_the_key_is_taken() -> Result<()> 
         ("one audience of several", with(&account, "aud", json!(["other", AUDIENCE]))),
         ("expired within the leeway", with(&account, "exp", json!(now() - 15))),
         ("not yet valid within the leeway", with(&account, "nbf", json!(now() + 15))),
+        ("without a start, as most providers", with(&account, "nbf", Value::Null)),
+        ("issued at a time", with(&account, "iat", json!(now() - 5))),
     ] {
         assert_eq!(status(&server, &pair.sign(&claims)?)?, 201, "{name}");
     }
-    assert_eq!(deployment.run(&["workspace", "list", "--account", &account])?.lines().count(), 4);
+    assert_eq!(deployment.run(&["workspace", "list", "--account", &account])?.lines().count(), 6);
 
     for (name, claims) in [
         ("another issuer", with(&account, "iss", json!("https://identity.example/"))),
@@ -129,12 +148,13 @@ fn only_a_token_that_says_all_and_is_signed_by_the_key_is_taken() -> Result<()> 
         ("an expiry that is no number", with(&account, "exp", json!("4102444800"))),
         ("not yet valid", with(&account, "nbf", json!(now() + 40))),
         ("a start that is no number", with(&account, "nbf", json!("0"))),
+        ("issued in the future", with(&account, "iat", json!(now() + 40))),
+        ("an issue time that is no number", with(&account, "iat", json!("0"))),
         ("no account", with(&account, "sub", json!("ada"))),
         ("another form of the account", with(&account, "sub", json!(account.to_uppercase()))),
         ("no issuer", with(&account, "iss", Value::Null)),
         ("no audience", with(&account, "aud", Value::Null)),
         ("no expiry", with(&account, "exp", Value::Null)),
-        ("no start", with(&account, "nbf", Value::Null)),
         ("no subject", with(&account, "sub", Value::Null)),
     ] {
         assert_eq!(status(&server, &pair.sign(&claims)?)?, 401, "{name}");
@@ -164,13 +184,13 @@ fn only_a_token_that_says_all_and_is_signed_by_the_key_is_taken() -> Result<()> 
             ),
         ),
         ("no token", "a.b.c".into()),
-        ("too long", format!("{good}{}", "A".repeat(9000))),
+        ("too long", format!("{good}{}", "A".repeat(17_000))),
     ] {
         assert_eq!(status(&server, &token)?, 401, "{name}");
     }
     assert_eq!(
         deployment.run(&["workspace", "list", "--account", &account])?.lines().count(),
-        4,
+        6,
         "a refused one wrote"
     );
     Ok(())
@@ -198,42 +218,48 @@ fn a_token_reaches_what_its_account_reaches() -> Result<()> {
     Ok(())
 }
 
-/// A provider's address for keys: answers with the set it holds now, or with 500 where there is none.
+/// A provider's address for keys: answers with what it holds now.
 struct Provider {
     address: String,
-    set: Arc<Mutex<Option<Value>>>,
+    answer: Arc<Mutex<String>>,
     fetches: Arc<AtomicUsize>,
 }
 
 impl Provider {
-    fn start(set: Option<Value>) -> Result<Self> {
+    fn start(answer: String) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = format!("http://{}/keys", listener.local_addr()?);
-        let (set, fetches) = (Arc::new(Mutex::new(set)), Arc::new(AtomicUsize::new(0)));
-        let provider = Self { address, set: set.clone(), fetches: fetches.clone() };
+        let (answer, fetches) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
+        let provider = Self { address, answer: answer.clone(), fetches: fetches.clone() };
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
                 fetches.fetch_add(1, Relaxed);
                 let _ = stream.read(&mut [0; 4096]);
-                let body = set.lock().ok().and_then(|set| set.as_ref().map(Value::to_string));
-                let status = if body.is_some() { "200 OK" } else { "500 Internal Server Error" };
-                let body = body.unwrap_or_default();
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                    body.len()
-                );
+                let _ = answer.lock().map(|answer| stream.write_all(answer.as_bytes()));
             }
         });
         Ok(provider)
     }
 
-    fn publish(&self, set: Value) {
-        if let Ok(mut current) = self.set.lock() {
-            *current = Some(set);
+    fn publish(&self, answer: String) {
+        if let Ok(mut current) = self.answer.lock() {
+            *current = answer;
         }
     }
+}
+
+/// A provider's answer, with these fields of its head.
+fn answer(status: &str, fields: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{fields}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}
+
+fn keys(keys: &[Value]) -> String {
+    answer("200 OK", "", &json!({"keys": keys}).to_string())
+}
+
+fn failure() -> String {
+    answer("500 Internal Server Error", "", "")
 }
 
 #[test]
@@ -244,19 +270,19 @@ fn keys_come_from_an_address_seldom_and_change() -> Result<()> {
     let (old, new) = (old?, new?);
     // Of the second nothing may be taken: it is a secret, which anybody can read here.
     let secret = json!({"kty": "oct", "kid": "secret", "k": "c2VjcmV0", "alg": "HS256"});
-    let provider = Provider::start(Some(json!({"keys": [old.jwk("old")?, secret]})))?;
+    let provider = Provider::start(keys(&[old.jwk("old")?, secret]))?;
     let server = serve(&deployment, &provider.address, &[])?;
     assert_eq!(status(&server, &old.sign_as("old", &claims(&account))?)?, 201);
     let hmac = Header { kid: Some("secret".into()), ..Header::new(Algorithm::HS256) };
     assert_eq!(status(&server, &encode(&hmac, &claims(&account), &EncodingKey::from_secret(b"secret"))?)?, 401);
 
-    provider.publish(json!({"keys": [new.jwk("new")?]}));
+    provider.publish(keys(&[new.jwk("new")?]));
     for unknown in 0..50 {
         assert_eq!(status(&server, &new.sign_as(&unknown.to_string(), &claims(&account))?)?, 401);
     }
     assert_eq!(provider.fetches.load(Relaxed), 1, "strangers had keys fetched");
     // 30 s after the first fetch, the next unknown key is asked for; who asks is gone before there is an answer.
-    let answering = provider.set.lock().ok().context("the provider panicked")?;
+    let answering = provider.answer.lock().ok().context("the provider panicked")?;
     let start = Instant::now();
     while provider.fetches.load(Relaxed) == 1 {
         ensure!(start.elapsed() < Duration::from_secs(60), "the new key is never asked for");
@@ -297,7 +323,7 @@ fn without_the_providers_keys_tokens_are_503_and_api_keys_are_served() -> Result
     let deployment = Deployment::new(PROGRAM)?;
     let account = deployment.run(&["account", "create"])?;
     let key = deployment.run(&["key", "create", &account])?;
-    let provider = Provider::start(None)?;
+    let provider = Provider::start(failure())?;
     let server = serve(&deployment, &provider.address, &[])?;
     let pair = Pair::new(deployment.folder(), "own", "P-256")?;
     assert_eq!(status(&server, &pair.sign(&claims(&account))?)?, 503);
@@ -317,11 +343,242 @@ fn options_that_would_take_anybody_are_refused() -> Result<()> {
         (&["--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE], 2, "--jwt-keys"),
         (&["--jwt-keys", "http://keys.example/", "--jwt-issuer", "i", "--jwt-audience", "a"], 2, "https"),
         (&["--jwt-keys", empty, "--jwt-issuer", "i", "--jwt-audience", "a"], 1, "holds no public key"),
+        (
+            &["--jwt-keys", empty, "--jwt-issuer", "i", "--jwt-audience", "a", "--jwt-keys-max-age", "0s"],
+            2,
+            "give 1s at least",
+        ),
         (&["--jwt-keys", "missing.pem", "--jwt-issuer", "i", "--jwt-audience", "a"], 1, "missing.pem"),
     ] {
         let output = deployment.output(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())?;
         let message = String::from_utf8(output.stderr)?;
         assert!(output.status.code() == Some(code) && message.contains(part), "{arguments:?}: {message}");
+    }
+    Ok(())
+}
+
+/// A server whose log goes to a file before a request is answered.
+fn serve_and_log(deployment: &Deployment, keys: &str, more: &[&str]) -> Result<(Server, std::path::PathBuf)> {
+    let log = deployment.folder().join("log");
+    let tokens = ["--jwt-keys", keys, "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE, "--log", "info"];
+    let mut command = deployment.server(&[&tokens[..], more].concat());
+    let server = Server::start(command.stderr(fs::File::create(&log)?))?;
+    Ok((server, log))
+}
+
+/// Waits until a request with the token is answered so.
+fn wait_for(server: &Server, token: &str, expected: u16) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let seen = status(server, token)?;
+        if seen == expected {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < Duration::from_secs(60), "answered {seen} and never {expected}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn keys_older_than_their_maximum_age_verify_nothing_while_the_provider_is_down() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let pair = Pair::new(deployment.folder(), "own", "P-256")?;
+    let provider = Provider::start(keys(&[pair.jwk("own")?]))?;
+    let (server, log) = serve_and_log(&deployment, &provider.address, &["--jwt-keys-max-age", "4s"])?;
+    let token = pair.sign_as("own", &claims(&account))?;
+    wait_for(&server, &token, 201)?;
+    let start = Instant::now();
+    // Longer than the maximum age: they are fetched again before it is over.
+    while start.elapsed() < Duration::from_secs(6) {
+        assert_eq!(status(&server, &token)?, 201);
+        thread::sleep(Duration::from_millis(100));
+    }
+    provider.publish(failure());
+    wait_for(&server, &token, 503)?;
+    let lines = fs::read_to_string(&log)?;
+    for part in ["older than their maximum age", "500 Internal Server Error"] {
+        assert_eq!(lines.matches(part).count(), 1, "{part}: {lines}");
+    }
+    provider.publish(keys(&[pair.jwk("own")?]));
+    wait_for(&server, &token, 201)
+}
+
+#[test]
+fn a_provider_that_redirects_or_fails_is_named_once_without_what_is_secret() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let pair = Pair::new(deployment.folder(), "own", "P-256")?;
+    let moved = answer("302 Found", "location: https://user:hidden@elsewhere.example/keys?token=hidden\r\n", "");
+    let provider = Provider::start(moved)?;
+    let address = format!("{}?token=hidden", provider.address.replace("http://", "http://user:hidden@"));
+    let (server, log) = serve_and_log(&deployment, &address, &["--jwt-keys-max-age", "2s"])?;
+    let token = pair.sign_as("own", &claims(&account))?;
+    assert_eq!(status(&server, &token)?, 503);
+    let start = Instant::now();
+    while provider.fetches.load(Relaxed) < 4 {
+        ensure!(start.elapsed() < Duration::from_secs(60), "keys are not fetched again");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let lines = fs::read_to_string(&log)?;
+    assert_eq!(lines.matches("302 Found").count(), 1, "{lines}");
+    assert!(lines.contains("https://elsewhere.example/keys") && lines.contains(&provider.address), "{lines}");
+    assert!(!lines.contains("hidden"), "{lines}");
+    Ok(())
+}
+
+#[test]
+fn each_key_that_fits_is_tried_and_one_that_is_odd_spoils_no_other() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let [first, second, third] = ["first", "second", "third"].map(|name| Pair::new(deployment.folder(), name, "P-256"));
+    let (first, second, third) = (first?, second?, third?);
+    let changed = |pair: &Pair, member: &str, value: Value| -> Result<Value> {
+        let mut jwk = pair.jwk("shared")?;
+        jwk[member] = value;
+        Ok(jwk)
+    };
+    let set = json!({"keys": [
+        changed(&third, "kid", json!(7))?,
+        changed(&third, "use", json!("enc"))?,
+        changed(&third, "key_ops", json!(["sign"]))?,
+        {"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"},
+        null,
+        first.jwk("shared")?,
+        changed(&second, "key_ops", json!(["verify"]))?,
+    ]});
+    let file = deployment.folder().join("keys.json");
+    let path = file.to_str().context("path")?;
+    fs::write(&file, format!("\u{feff}{set}"))?;
+    let (server, log) = serve_and_log(&deployment, path, &[])?;
+    let claims = claims(&account);
+    for (name, token, expected) in [
+        ("the first of a kid", first.sign_as("shared", &claims)?, 201),
+        ("the second of a kid", second.sign_as("shared", &claims)?, 201),
+        ("no kid", second.sign(&claims)?, 201),
+        ("another kid", second.sign_as("other", &claims)?, 401),
+        ("a key that was skipped", third.sign_as("shared", &claims)?, 401),
+    ] {
+        assert_eq!(status(&server, &token)?, expected, "{name}");
+    }
+    let lines = fs::read_to_string(&log)?;
+    for part in ["key 1: ", "key 2: its use is not sig", "key 3: its key_ops have no verify", "key 4: ", "key 5: "] {
+        assert_eq!(lines.matches(part).count(), 1, "{part}: {lines}");
+    }
+    drop(server);
+
+    fs::write(&file, first.jwk("bare")?.to_string())?;
+    assert_eq!(status(&serve(&deployment, path, &[])?, &first.sign_as("bare", &claims)?)?, 201, "a bare JWK");
+    fs::write(&file, [fs::read(&first.public)?, fs::read(&second.public)?].concat())?;
+    let server = serve(&deployment, path, &[])?;
+    for pair in [&first, &second] {
+        assert_eq!(status(&server, &pair.sign_as("any", &claims)?)?, 201, "each key of a PEM file");
+    }
+    Ok(())
+}
+
+#[test]
+fn key_files_that_can_verify_nothing_are_refused_with_the_reason() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let folder = deployment.folder();
+    let good = Pair::new(folder, "good", "P-256")?;
+    let large = Pair::new(folder, "large", "P-521")?;
+    let private = fs::read_to_string(folder.join("good.key"))?;
+    let public = fs::read_to_string(&good.public)?;
+    let mut jwk = good.jwk("private")?;
+    jwk["d"] = json!("870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE");
+    for (name, text, part) in [
+        ("private.pem", private.clone(), "a private key"),
+        ("both.pem", format!("{public}{private}"), "key 2: a private key"),
+        ("large.pem", fs::read_to_string(&large.public)?, "P-521 is not"),
+        ("half.pem", public[..public.len() / 2].to_owned(), "ends early"),
+        ("request.pem", public.replace("PUBLIC KEY", "CERTIFICATE REQUEST"), "neither a public key"),
+        ("private.json", jwk.to_string(), "a private key"),
+        ("secret.json", json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string(), "a shared secret"),
+        ("page.html", "<html>".into(), "neither JSON nor PEM"),
+    ] {
+        fs::write(folder.join(name), text)?;
+        let path = folder.join(name);
+        let path = path.to_str().context("path")?;
+        let tokens = ["--jwt-keys", path, "--jwt-issuer", ISSUER, "--jwt-audience", AUDIENCE];
+        let output = deployment.output(&[&["serve", "--listen", "127.0.0.1:0"], &tokens[..]].concat())?;
+        let message = String::from_utf8(output.stderr)?;
+        assert!(output.status.code() == Some(1) && message.contains(part), "{name}: {message}");
+        assert!(!message.contains("870MB6") && !message.contains("c2VjcmV0"), "{name}: {message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn headers_of_tokens_choose_nothing_and_what_they_ask_for_is_refused() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let [pair, thief] = ["own", "thief"].map(|name| Pair::new(deployment.folder(), name, "P-256"));
+    let (pair, thief) = (pair?, thief?);
+    let provider = Provider::start(keys(&[thief.jwk("thief")?]))?;
+    let server = serve(&deployment, pair.public.to_str().context("path")?, &[])?;
+    let claims = claims(&account);
+    let (jwk, address) = (thief.jwk("thief")?, &provider.address);
+    let embedded = json!({"alg": "ES256", "kid": "thief", "jwk": jwk, "jku": address, "x5u": address, "x5c": ["AA"]});
+    assert_eq!(status(&server, &pair.sign_raw(&embedded.to_string(), &claims)?)?, 201, "ignored");
+    assert_eq!(status(&server, &thief.sign_raw(&embedded.to_string(), &claims)?)?, 401, "its own key");
+    assert_eq!(provider.fetches.load(Relaxed), 0, "a token had keys fetched");
+    for (header, expected) in [
+        (r#"{"alg":"ES256"}"#, 201),
+        (r#"{"alg":"ES256","typ":"jwt"}"#, 201),
+        (r#"{"alg":"ES256","typ":"application/at+jwt"}"#, 201),
+        (r#"{"alg":"ES256","crit":null}"#, 401),
+        (r#"{"alg":"ES256","crit":[]}"#, 401),
+        (r#"{"alg":"ES256","b64":false}"#, 401),
+        (r#"{"alg":"ES256","typ":"dpop+jwt"}"#, 401),
+        (r#"{"alg":"ES256","typ":null}"#, 401),
+    ] {
+        assert_eq!(status(&server, &pair.sign_raw(header, &claims)?)?, expected, "{header}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_token_with_more_than_two_hundred_groups_is_taken() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let pair = Pair::new(deployment.folder(), "own", "P-256")?;
+    let server = serve(&deployment, pair.public.to_str().context("path")?, &[])?;
+    let groups = |count| with(&account, "groups", json!(vec![account.clone(); count]));
+    let token = pair.sign(&groups(210))?;
+    assert!(token.len() > 10_734, "{}", token.len());
+    assert_eq!(status(&server, &token)?, 201);
+    assert_eq!(status(&server, &pair.sign(&groups(400))?)?, 401);
+    Ok(())
+}
+
+#[test]
+fn the_log_says_why_each_token_was_refused_and_holds_no_credential() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let pair = Pair::new(deployment.folder(), "own", "P-256")?;
+    let (server, log) = serve_and_log(&deployment, pair.public.to_str().context("path")?, &[])?;
+    let other = Pair::new(deployment.folder(), "other", "P-256")?;
+    let mut sent = Vec::new();
+    for (token, reason) in [
+        ("not.a.token".to_owned(), "token header is no JSON object"),
+        (pair.sign(&with(&account, "exp", json!(now() - 60)))?, "token expired"),
+        (pair.sign(&with(&account, "aud", json!("other")))?, "token aud does not hold the configured audience"),
+        (pair.sign(&with(&account, "iss", json!("other")))?, "token iss is not the configured issuer"),
+        (other.sign(&claims(&account))?, "token signature not verified"),
+        (format!("recoup_sk_{}", "A".repeat(43)), "API key unknown or revoked"),
+    ] {
+        assert_eq!(status(&server, &token)?, 401);
+        let lines = fs::read_to_string(&log)?;
+        let line = lines.lines().last().context("no line")?;
+        assert!(line.contains(" INFO ") && line.contains(reason), "{reason}: {line}");
+        sent.push(token);
+    }
+    let lines = fs::read_to_string(&log)?;
+    for token in sent {
+        for part in token.split('.').filter(|part| part.len() > 8) {
+            assert!(!lines.contains(part), "{part}");
+        }
     }
     Ok(())
 }

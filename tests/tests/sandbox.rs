@@ -94,7 +94,7 @@ struct Slow(Duration);
 #[async_trait::async_trait]
 impl Auth for Slow {
     async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
-        Err(Denial::Unauthenticated)
+        Err(Denial::Unauthenticated("no credential is valid here"))
     }
 
     async fn authorize(&self, _: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {

@@ -62,17 +62,18 @@ impl ApiKeys {
 impl Auth for ApiKeys {
     async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
         let Credential::ApiKey(key) = credential else {
-            return Err(Denial::Unauthenticated);
+            return Err(Denial::Unauthenticated("bearer token is no API key, and no tokens are configured"));
         };
         if !is_well_formed(key) {
-            return Err(Denial::Unauthenticated);
+            return Err(Denial::Unauthenticated("API key malformed"));
         }
         let found = self.directory.find_key(&self.pepper.hash(key)).await.map_err(unavailable)?;
         match found {
             Some(key) if is_valid_at(key.expires_at, now()) => {
                 Ok(Caller { account_id: key.account_id, key_id: Some(key.id) })
             }
-            _ => Err(Denial::Unauthenticated),
+            Some(_) => Err(Denial::Unauthenticated("API key expired")),
+            None => Err(Denial::Unauthenticated("API key unknown or revoked")),
         }
     }
 

@@ -1,45 +1,72 @@
 //! Bearer tokens of an identity provider: JWTs (RFC 7519), beside the credentials of another [`Auth`].
 
+mod key;
 mod keys;
+mod token;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use jsonwebtoken::{Validation, decode, decode_header};
-use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::keys::KEY_FILE;
-use self::keys::{Key, Keys};
-pub use self::keys::{KeySource, KeysError};
+use self::{
+    key::Key,
+    keys::Keys,
+    token::{Claims, Reason, Token},
+};
+pub use self::{
+    keys::{Address, KEYS_MAX_AGE, KeySource, KeysError, MIN_KEYS_AGE},
+    token::MAX_TOKEN,
+};
 use super::{Auth, Caller, Credential, Denial, Grant};
+use crate::now;
 
-/// Which tokens are taken, and what they say.
+/// Requirements on tokens, and the claim that names the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The `iss` that a token has to have, to the letter.
+    /// The `iss` that a token must have, to the letter.
     pub issuer: String,
-    /// The `aud` that a token has to have, alone or among others.
+    /// The `aud` that a token must have, alone or among others.
     pub audience: String,
     /// The claim that holds the caller's account as a UUID, `sub` or one of the provider's own.
     pub account_claim: String,
-    /// How far the clocks may be apart; at most [`MAX_LEEWAY`], which also stands for more.
+    /// Maximum difference of the clocks, up to [`MAX_LEEWAY`], which also stands for more.
     pub leeway: Duration,
+    /// Maximum age of keys that were fetched from an address, [`MIN_KEYS_AGE`] at least. Older ones verify
+    /// nothing: tokens get [`Denial::Unavailable`] until new keys are fetched.
+    pub keys_max_age: Duration,
 }
 
-/// The most that clocks may be apart: a token is not valid for much longer than its `exp` says.
+impl Options {
+    /// Returns the requirements on a token for `audience` by `issuer`. The caller is the `sub`, the leeway is
+    /// [`MAX_LEEWAY`], and keys are valid for [`KEYS_MAX_AGE`].
+    pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        Self {
+            issuer: issuer.into(),
+            audience: audience.into(),
+            account_claim: ACCOUNT_CLAIM.into(),
+            leeway: MAX_LEEWAY,
+            keys_max_age: KEYS_MAX_AGE,
+        }
+    }
+}
+
+/// Claim that holds the caller's account by default.
+pub const ACCOUNT_CLAIM: &str = "sub";
+
+/// Maximum leeway: a token is not valid for much longer than its `exp` says.
 pub const MAX_LEEWAY: Duration = Duration::from_secs(30);
 
-/// The longest token that is looked at, in bytes; a provider's has some hundred to two thousand.
-const MAX_TOKEN: usize = 8 << 10;
+/// Maximum length of a subject, in bytes (OpenID Connect Core, section 2).
+pub const MAX_SUBJECT: usize = 255;
 
-/// The claims that a token has to have (RFC 7519, section 4.1).
-const REQUIRED: [&str; 5] = ["iss", "aud", "exp", "nbf", "sub"];
+/// Maximum number of keys that one token is verified with. A stranger's token costs as many verifications.
+const MAX_TRIED: usize = 8;
 
-/// [`Auth`] that takes JWTs for bearer tokens, and asks another for all else: API keys, and what a
-/// caller may reach.
+/// [`Auth`] that takes JWTs for bearer tokens, and passes the rest to another: API keys, and what a caller may
+/// reach.
 pub struct Jwt {
     keys: Keys,
     options: Options,
@@ -47,63 +74,61 @@ pub struct Jwt {
 }
 
 impl Jwt {
-    /// Tokens that the keys of `source` vouch for. Keys at an address are fetched in the background: the first token
-    /// waits for them, and is answered with [`Denial::Unavailable`] where they can't be had.
+    /// Returns auth by tokens that the keys of `source` verify. Keys at an address are fetched in the background
+    /// from now on, and the first token waits for them.
     ///
     /// # Errors
     ///
-    /// [`KeysError`] where a file holds no usable key, or an address is none.
+    /// [`KeysError`] where a file holds no usable key, or the maximum age of keys is too short.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
     pub async fn new(source: KeySource, options: Options, rest: Arc<dyn Auth>) -> Result<Self, KeysError> {
-        Ok(Self { keys: Keys::new(source).await?, options, rest })
+        Ok(Self { keys: Keys::new(source, options.keys_max_age).await?, options, rest })
     }
 
     async fn caller(&self, token: &str) -> Result<Caller, Denial> {
-        let unknown = Denial::Unauthenticated;
-        if token.len() > MAX_TOKEN {
-            return Err(unknown);
+        let token = Token::parse(token).map_err(Denial::Unauthenticated)?;
+        let keys = self.keys.current().await?;
+        if let Err(reason) = verify(&token, &keys) {
+            let newer = self.keys.newer_than(&keys).await;
+            newer.map_or(Err(reason), |keys| verify(&token, &keys)).map_err(Denial::Unauthenticated)?;
         }
-        let header = decode_header(token).map_err(|_| unknown)?;
-        // Extensions that must be understood (RFC 7515, section 4.1.11): none is.
-        if header.crit.is_some() {
-            return Err(unknown);
-        }
-        let key = self.keys.find(header.kid.as_deref()).await?.ok_or(unknown)?;
-        self.verified(token, &key).ok_or(unknown)
+        let claims = token.claims(&self.options, seconds()).map_err(Denial::Unauthenticated)?;
+        let account_id = self.account(&claims).ok_or(Denial::Unauthenticated("token names no account"))?;
+        Ok(Caller::new(account_id))
     }
 
-    /// The account of a token that a key vouches for.
-    fn verified(&self, token: &str, key: &Key) -> Option<Caller> {
-        /// `iss` as one string: the crate would take a list.
-        #[derive(Deserialize)]
-        struct Claims {
-            #[expect(dead_code, reason = "its form is what is asked for")]
-            iss: String,
-            sub: String,
-            #[serde(flatten)]
-            others: HashMap<String, Value>,
-        }
-        // The key says how it signs, never the token.
-        let mut validation = Validation::new(key.algorithm);
-        validation.leeway = self.options.leeway.min(MAX_LEEWAY).as_secs();
-        validation.validate_nbf = true;
-        validation.set_issuer(&[&self.options.issuer]);
-        validation.set_audience(&[&self.options.audience]);
-        validation.set_required_spec_claims(&REQUIRED);
-        let claims = match decode::<Claims>(token, &key.key, &validation) {
-            Ok(token) => token.claims,
-            Err(error) => {
-                tracing::debug!(%error, "a token is refused");
-                return None;
-            }
-        };
-        let account = match self.options.account_claim.as_str() {
-            "sub" => &claims.sub,
-            claim => claims.others.get(claim)?.as_str()?,
-        };
+    /// Returns the account that the claims name.
+    fn account(&self, claims: &Claims) -> Option<Uuid> {
+        let account = claims.text(&self.options.account_claim)?;
         // Hyphenated alone: the other forms would be other names for the same account.
-        let account_id = Uuid::try_parse(account).ok().filter(|id| id.hyphenated().to_string() == *account)?;
-        Some(Caller::new(account_id))
+        Uuid::try_parse(account).ok().filter(|id| id.hyphenated().to_string() == *account)
     }
+}
+
+/// Verifies a token with each key that fits it: several may have the same `kid`, or none (RFC 7517, section 4.5).
+/// The key's algorithm must be the token's: a token does not choose how a key is used.
+fn verify(token: &Token<'_>, keys: &[Key]) -> Result<(), Reason> {
+    let fits = |key: &&Key| {
+        let is_named = token.key_id.is_none() || key.id.is_none() || key.id == token.key_id;
+        key.algorithm == token.algorithm && is_named
+    };
+    // Those that the token names first.
+    let (named, unnamed): (Vec<_>, Vec<_>) = keys.iter().filter(fits).partition(|key| key.id.is_some());
+    let fitting = [named, unnamed].concat();
+    match fitting.iter().take(MAX_TRIED).any(|key| token.is_signed_by(key)) {
+        true => Ok(()),
+        false if fitting.is_empty() => Err("no key of the token's kid and alg"),
+        false => Err("token signature not verified"),
+    }
+}
+
+/// Returns the time in seconds since the Unix epoch.
+fn seconds() -> f64 {
+    // Exact: milliseconds fit 53 bits for a quarter of a million years.
+    now() as f64 / 1000.0
 }
 
 #[async_trait]

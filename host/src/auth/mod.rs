@@ -89,9 +89,9 @@ pub enum Basis {
 /// Why the caller is not known or may not do what it asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// No valid credential.
-    #[error("no valid credential")]
-    Unauthenticated,
+    /// No valid credential. The reason is for the log alone, and constant, so that it holds nothing secret.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
     /// The caller may not act for the account, or there is none of that id.
     #[error("no access to the account")]
     AccountForbidden,

@@ -1,6 +1,6 @@
 //! What goes back: a workspace, or an error in the one form that all errors have.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     http::{
@@ -15,6 +15,7 @@ use super::idempotency::IDEMPOTENCY_REPLAYED;
 use crate::{
     Workspace,
     auth::Denial,
+    excerpt::excerpt,
     runtime::{Error, RETRY_AFTER},
     storage::{Created, Period},
 };
@@ -28,8 +29,8 @@ pub(super) enum Refusal {
     Operation(Error),
 }
 
-const CREDENTIAL_NEEDED: &str =
-    "Send exactly one valid credential: an API key in x-api-key, or an API key or token in Authorization: Bearer";
+const NOT_VALID: &str =
+    "The credential is not valid: send an API key or a token that is known here and neither expired nor revoked";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
 const OVER_SHARE: &str = "Too many requests: try again after the time in Retry-After";
@@ -45,11 +46,12 @@ impl IntoResponse for Refusal {
             Self::Operation(Error::OverShare { retry_after }) => *retry_after,
             _ => RETRY_AFTER,
         };
+        let cause = self.cause();
         let (status, message) = match self {
             Self::Route(status, message) => (status, message),
             Self::Operation(error) => match error {
                 Error::Credential(Denial::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
-                Error::Credential(_) => (StatusCode::UNAUTHORIZED, CREDENTIAL_NEEDED.into()),
+                Error::Credential(_) => (StatusCode::UNAUTHORIZED, NOT_VALID.into()),
                 Error::InvalidRequest(message) => (StatusCode::BAD_REQUEST, message),
                 Error::Unauthenticated(message) => (StatusCode::UNAUTHORIZED, message),
                 Error::Forbidden(message) => (StatusCode::FORBIDDEN, message),
@@ -69,7 +71,35 @@ impl IntoResponse for Refusal {
                 Error::Component(_) => (StatusCode::INTERNAL_SERVER_ERROR, FAILED.into()),
             },
         };
-        error(status, &message, retry_after)
+        let mut response = error(status, &message, retry_after);
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            response.extensions_mut().insert(Reason(cause.unwrap_or(message)));
+        }
+        response
+    }
+}
+
+impl Refusal {
+    /// Returns what the log says of it where that is more than the client's message.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Self::Operation(Error::Credential(denial)) => Some(denial.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// Reason of a 401 or 403, for the log, among the extensions of its response.
+#[derive(Debug, Clone)]
+pub(super) struct Reason(String);
+
+impl Reason {
+    /// Maximum length, in bytes: a component may have written it.
+    const MAX_LENGTH: usize = 256;
+
+    /// Returns the reason that a response has.
+    pub(super) fn of(response: &Response) -> Option<Cow<'_, str>> {
+        response.extensions().get::<Self>().map(|Self(text)| excerpt(text, Self::MAX_LENGTH))
     }
 }
 

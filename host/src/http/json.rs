@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::error::Category;
 
 use crate::CreateWorkspaceRequest;
 
@@ -23,26 +24,66 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateWorkspaceRequest, String> {
     if text.trim().is_empty() {
         return Err("The body is empty: send a JSON object, {} at least".to_owned());
     }
-    let Body(request) = serde_json::from_str(text).map_err(|error| format!("The body is not valid: {error}"))?;
+    let Body(request) = serde_json::from_str(text).map_err(|error| message(&error))?;
     Ok(request)
+}
+
+/// Returns the message for an error: the words of this module for a rule that is broken, and for JSON that is
+/// none the position alone, since the parser's words are about its inside.
+fn message(error: &serde_json::Error) -> String {
+    let at = format!("line {}, column {}", error.line(), error.column());
+    match error.classify() {
+        Category::Eof => format!("The body ends early, at {at}: send one whole JSON object"),
+        Category::Data => {
+            let text = error.to_string();
+            let rule = text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column()));
+            format!("{} ({at})", rule.unwrap_or(&text))
+        }
+        Category::Syntax | Category::Io => format!("The body is not valid JSON at {at}: send one JSON object"),
+    }
+}
+
+/// Refuses each type of value but the ones that a visitor takes, in the words of its method `refused`.
+macro_rules! refuse {
+    ($($method:ident($type:ty)),*) => {
+        $(fn $method<E: serde::de::Error>(self, _: $type) -> Result<Self::Value, E> {
+            Err(self.refused())
+        })*
+    };
 }
 
 struct Body(CreateWorkspaceRequest);
 
 impl<'de> Deserialize<'de> for Body {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(BodyVisitor).map(Body)
+        deserializer.deserialize_any(BodyVisitor).map(Body)
     }
 }
 
 /// By hand, since a derived one takes arrays for objects and unknown fields twice.
 struct BodyVisitor;
 
+impl BodyVisitor {
+    fn refused<E: serde::de::Error>(&self) -> E {
+        E::custom("The body is not a JSON object: send one, {} at least")
+    }
+}
+
 impl<'de> Visitor<'de> for BodyVisitor {
     type Value = CreateWorkspaceRequest;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a JSON object")
+    }
+
+    refuse!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64), visit_str(&str));
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Err(self.refused())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.refused())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -58,7 +99,7 @@ impl<'de> Visitor<'de> for BodyVisitor {
                 _ => map.next_value_seed(Ignored { depth: 1 })?,
             }
             if !seen.insert(field) {
-                return Err(A::Error::custom("a field is given twice"));
+                return Err(A::Error::custom("A field is given twice: give each once"));
             }
         }
         Ok(request)
@@ -76,11 +117,17 @@ impl<'de> DeserializeSeed<'de> for OptionalString {
     }
 }
 
-impl Visitor<'_> for OptionalString {
+impl OptionalString {
+    fn refused<E: serde::de::Error>(&self) -> E {
+        E::custom(format_args!("{} must be a string or null", self.0))
+    }
+}
+
+impl<'de> Visitor<'de> for OptionalString {
     type Value = Option<String>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "a string or null for {}", self.0)
+        write!(formatter, "a string or null")
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
@@ -89,6 +136,16 @@ impl Visitor<'_> for OptionalString {
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(None)
+    }
+
+    refuse!(visit_bool(bool), visit_i64(i64), visit_u64(u64), visit_f64(f64));
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.refused())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(self.refused())
     }
 }
 
@@ -102,7 +159,9 @@ impl Ignored {
     fn inside<E: serde::de::Error>(&self) -> Result<Self, E> {
         match self.depth < MAX_DEPTH {
             true => Ok(Self { depth: self.depth + 1 }),
-            false => Err(E::custom(format_args!("nested deeper than {MAX_DEPTH}"))),
+            false => {
+                Err(E::custom(format_args!("The body is nested deeper than {MAX_DEPTH}: leave out unknown fields")))
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The route `POST /api/workspaces` and what stands around it.
 
 mod answer;
+mod credentials;
+mod host;
 mod idempotency;
 mod json;
 mod request_id;
@@ -18,10 +20,10 @@ use std::{
 use axum::{
     Extension, Router,
     body::Body,
-    extract::Request,
+    extract::{OriginalUri, Request},
     http::{
         HeaderMap, HeaderName, Method, StatusCode, Uri,
-        header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+        header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -32,14 +34,13 @@ use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
 use self::answer::Refusal;
 pub use self::tenants::gateway;
-use crate::{
-    Workspaces,
-    auth::{Credential, Denial},
-    runtime::Error,
-};
+use crate::{Workspaces, excerpt::excerpt, runtime::Error};
 
 /// The largest body, in bytes.
 const MAX_BODY: usize = 64 << 10;
+
+/// Maximum length of what a message repeats of a request, in bytes.
+const MAX_QUOTED: usize = 256;
 
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(8);
@@ -55,7 +56,7 @@ pub(crate) fn router(workspaces: Arc<Workspaces>) -> Router {
 fn operation() -> Router {
     Router::new()
         .route("/api/workspaces", post(create_workspace))
-        .route("/openapi.json", get(async || json_text(include_str!("openapi.json"))))
+        .route(DESCRIPTION, get(openapi))
         .fallback(nothing_there)
         .method_not_allowed_fallback(not_possible)
         .layer(middleware::from_fn(count))
@@ -65,16 +66,21 @@ fn operation() -> Router {
 fn around(routes: Router) -> Router {
     routes
         .layer(CatchPanicLayer::custom(answer::panicked))
+        .layer(middleware::from_fn(host::require_host))
         .layer(cors())
         .layer(middleware::from_fn(request_id::identify))
 }
 
 async fn nothing_there(uri: Uri) -> Refusal {
-    Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", uri.path()))
+    Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", excerpt(uri.path(), MAX_QUOTED)))
 }
 
 async fn not_possible(method: Method) -> Refusal {
-    Refusal::Route(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible here: see the Allow header"))
+    let method = excerpt(method.as_str(), MAX_QUOTED).into_owned();
+    Refusal::Route(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("The method {method} is not possible here: use one that the Allow header names"),
+    )
 }
 
 /// The process answers.
@@ -93,8 +99,19 @@ async fn readyz(Extension(workspaces): Extension<Arc<Workspaces>>) -> Response {
     }
 }
 
-fn json_text(text: &'static str) -> Response {
-    ([(CONTENT_TYPE, "application/json")], text).into_response()
+fn json_text(text: impl Into<Body>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], text.into()).into_response()
+}
+
+/// Path of the description of the operation.
+const DESCRIPTION: &str = "/openapi.json";
+
+/// Describes the operation, with the server under the path that the client has used: a tenant's, or that of a
+/// router in which this one is nested.
+async fn openapi(OriginalUri(uri): OriginalUri) -> Response {
+    let prefix = uri.path().strip_suffix(DESCRIPTION).filter(|prefix| !prefix.is_empty()).unwrap_or("/");
+    let server = format!("\"url\": {}", serde_json::Value::from(prefix));
+    json_text(include_str!("openapi.json").replacen(r#""url": "/""#, &server, 1))
 }
 
 /// Counts an answer for the tenant.
@@ -105,7 +122,11 @@ async fn count(Extension(workspaces): Extension<Arc<Workspaces>>, request: Reque
     response
 }
 
-/// As the browsers of the deployment need it, and with what a retry needs.
+/// Time for which a browser may keep the answer to a preflight: the maximum that Chromium takes.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Returns the rules for pages of other origins: the deployment's, with the headers that the documentation
+/// mentions, and those that tracing adds beside them.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(tower_http::cors::Any)
@@ -114,10 +135,21 @@ fn cors() -> CorsLayer {
             CONTENT_TYPE,
             AUTHORIZATION,
             HeaderName::from_static("x-requested-with"),
-            HeaderName::from_static("x-api-key"),
+            credentials::X_API_KEY,
             idempotency::IDEMPOTENCY_KEY,
+            request_id::X_REQUEST_ID,
+            trace_context::TRACEPARENT,
+            HeaderName::from_static("tracestate"),
+            HeaderName::from_static("baggage"),
         ])
-        .expose_headers([request_id::X_REQUEST_ID, idempotency::IDEMPOTENCY_REPLAYED, RETRY_AFTER])
+        .expose_headers([
+            request_id::X_REQUEST_ID,
+            idempotency::IDEMPOTENCY_REPLAYED,
+            RETRY_AFTER,
+            ALLOW,
+            WWW_AUTHENTICATE,
+        ])
+        .max_age(PREFLIGHT_AGE)
 }
 
 /// The cheapest refusal first: a stranger costs neither a body nor a sandbox.
@@ -126,7 +158,7 @@ async fn create_workspace(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
-    let credential = Credential::from_headers(&head.headers).ok_or(Error::Credential(Denial::Unauthenticated))?;
+    let credential = credentials::credential(&head.headers)?;
     let admitted = workspaces.admit(&credential).await?;
     require_json(&head.headers)?;
     let key = idempotency::key(&head.headers)?;

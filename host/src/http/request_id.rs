@@ -11,7 +11,7 @@ use axum::{
 use tracing::{Instrument as _, field::Empty};
 use uuid::Uuid;
 
-use super::trace_context;
+use super::{answer::Reason, trace_context};
 use crate::excerpt::excerpt;
 
 /// The header a request's id comes in and goes back in.
@@ -34,7 +34,8 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
     async move {
         let mut response = next.run(request).await;
         let latency_ms = start.elapsed().as_micros() as f64 / 1000.0;
-        tracing::info!(%method, path, status = response.status().as_u16(), latency_ms, "answered");
+        let reason = Reason::of(&response);
+        tracing::info!(%method, path, status = response.status().as_u16(), latency_ms, reason = reason.as_deref(), "answered");
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }

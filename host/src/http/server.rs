@@ -2,7 +2,7 @@
 
 use std::{future::Future, io, mem, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,7 +17,9 @@ use tokio::{
     time,
 };
 use tokio_io_timeout::TimeoutWriter;
+use tower_layer::Layer as _;
 
+use super::host::Received;
 #[cfg(feature = "tls")]
 use super::tls::{self, Tls};
 
@@ -108,9 +110,11 @@ where
     stream.set_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // A client that closes its side after the request still gets the answer.
+        .half_close(true)
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(Extension(Received).layer(routes)));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");
     }

@@ -1,6 +1,6 @@
 //! The `traceparent` header (W3C Trace Context, level 1): the trace that a request belongs to.
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 #[cfg(feature = "otlp")]
 use opentelemetry::{
     Context,
@@ -11,7 +11,8 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
 
-const TRACEPARENT: &str = "traceparent";
+/// Header of the caller's trace.
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What a caller's tracing says of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,7 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
+    use axum::http::HeaderValue;
 
     use super::*;
 
@@ -86,7 +87,7 @@ mod tests {
     const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
     fn headers(values: &[&'static str]) -> HeaderMap {
-        values.iter().map(|value| (HeaderName::from_static(TRACEPARENT), HeaderValue::from_static(value))).collect()
+        values.iter().map(|value| (TRACEPARENT, HeaderValue::from_static(value))).collect()
     }
 
     #[test]

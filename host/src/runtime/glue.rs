@@ -172,7 +172,7 @@ impl From<Uuid> for types::Uuid {
 impl From<auth::Denial> for wit_auth::Denial {
     fn from(denial: auth::Denial) -> Self {
         match denial {
-            auth::Denial::Unauthenticated => Self::Unauthenticated,
+            auth::Denial::Unauthenticated(_) => Self::Unauthenticated,
             auth::Denial::AccountForbidden => Self::AccountForbidden,
             auth::Denial::OrganizationForbidden => Self::OrganizationForbidden,
             auth::Denial::Unavailable => Self::Unavailable,

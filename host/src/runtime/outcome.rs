@@ -203,7 +203,9 @@ impl From<storage::Error> for Error {
     /// Returns the answer to a request for which storage wrote nothing, or perhaps something.
     fn from(error: storage::Error) -> Self {
         match error {
-            storage::Error::CredentialLost => Self::Credential(Denial::Unauthenticated),
+            storage::Error::CredentialLost => {
+                Self::Credential(Denial::Unauthenticated("API key revoked or expired since the request began"))
+            }
             storage::Error::KeyReused => Self::KeyReused,
             storage::Error::QuotaReached(period) => Self::QuotaReached(period),
             storage::Error::Refused(_) => Self::Refused,

@@ -63,7 +63,7 @@ struct Stage;
 #[async_trait]
 impl Auth for Stage {
     async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
-        Err(Denial::Unauthenticated)
+        Err(Denial::Unauthenticated("rehearsal"))
     }
 
     async fn authorize(

@@ -118,7 +118,7 @@ struct Silent {
 #[async_trait]
 impl Auth for Silent {
     async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
-        Err(Denial::Unauthenticated)
+        Err(Denial::Unauthenticated("no credential is valid here"))
     }
 
     async fn authorize(&self, caller: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {

@@ -29,8 +29,19 @@ fn the_browser_page_gets_its_preflight_and_its_workspace() -> Result<()> {
     assert_eq!(list("access-control-allow-methods"), expect(&["get", "post", "put", "delete", "options", "patch"]));
     assert_eq!(
         list("access-control-allow-headers"),
-        expect(&["content-type", "authorization", "x-requested-with", "x-api-key", "idempotency-key"])
+        expect(&[
+            "content-type",
+            "authorization",
+            "x-requested-with",
+            "x-api-key",
+            "idempotency-key",
+            "x-request-id",
+            "traceparent",
+            "tracestate",
+            "baggage",
+        ])
     );
+    assert_eq!(preflight.header("access-control-max-age"), Some("7200"));
 
     let bearer = format!("Bearer {}", world.key);
     for organization in [json!(world.label), Value::Null] {

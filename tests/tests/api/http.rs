@@ -1,6 +1,6 @@
 //! HTTP around the operation.
 
-use std::io::Write as _;
+use std::{io::Write as _, net::Shutdown};
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -24,7 +24,7 @@ fn http_around_the_operation_is_always_json() -> Result<()> {
 
     for method in ["GET", "PUT", "DELETE", "PATCH"] {
         let answer = world.server.send(method, "/api/workspaces", &[key], b"")?;
-        world.assert_refused(&answer, 405, method)?;
+        world.assert_refused(&answer, 405, &format!("The method {method} is not possible"))?;
         assert_eq!(answer.header("allow"), Some("POST"), "{answer:?}");
     }
     world.assert_refused(&world.server.send("GET", "/nowhere", &[], b"")?, 404, "/nowhere")?;
@@ -87,12 +87,94 @@ fn request_ids_are_taken_or_made() -> Result<()> {
 }
 
 #[test]
+fn http_1_1_needs_exactly_one_valid_host() -> Result<()> {
+    let world = World::new()?;
+    let before = world.rows()?;
+    let send = |version: &str, hosts: &str| -> Result<Answer> {
+        let mut stream = world.server.connect()?;
+        let key = &world.key;
+        let fields = format!("{hosts}Connection: close\r\nx-api-key: {key}\r\nContent-Length: 2");
+        write!(stream, "POST /api/workspaces HTTP/{version}\r\n{fields}\r\n\r\n{{}}")?;
+        Answer::read(stream)
+    };
+    for (version, hosts) in [
+        ("1.1", ""),
+        ("1.1", "Host: a.example\r\nHost: a.example\r\n"),
+        ("1.0", "Host: a.example\r\nHost: b.example\r\n"),
+        ("1.1", "Host:\r\n"),
+        ("1.1", "Host: a.example/x\r\n"),
+        ("1.1", "Host: user@a.example\r\n"),
+        ("1.1", "Host: a.example:x\r\n"),
+    ] {
+        world.assert_refused(&send(version, hosts)?, 400, "Host").with_context(|| format!("{version} {hosts}"))?;
+    }
+    assert_eq!(world.rows()?, before);
+    for (version, hosts) in [("1.0", ""), ("1.1", "Host: a.example:8080\r\n"), ("1.1", "Host: [::1]\r\n")] {
+        assert_eq!(send(version, hosts)?.status, 201, "{version} {hosts}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_that_half_closes_gets_its_answer() -> Result<()> {
+    let world = World::new()?;
+    let headers = [("x-api-key", world.key.as_str()), ("Content-Type", "application/json")];
+    for length in [Some(2), None] {
+        let mut stream = world.server.connect()?;
+        let chunked = [headers[0], headers[1], ("Transfer-Encoding", "chunked")];
+        let sent = if length.is_some() { &headers[..] } else { &chunked[..] };
+        write_head(&mut stream, "POST", "/api/workspaces", sent, length)?;
+        stream.write_all(if length.is_some() { "{}" } else { "2\r\n{}\r\n0\r\n\r\n" }.as_bytes())?;
+        stream.shutdown(Shutdown::Write)?;
+        assert_eq!(Answer::read(stream)?.status, 201);
+    }
+    // A body that ends early is refused, and nobody waits for the rest.
+    let mut stream = world.server.connect()?;
+    write_head(&mut stream, "POST", "/api/workspaces", &headers, Some(10))?;
+    stream.write_all(b"{}")?;
+    stream.shutdown(Shutdown::Write)?;
+    world.assert_refused(&Answer::read(stream)?, 400, "ended early")
+}
+
+#[test]
+fn none_several_and_other_schemes_of_credentials_are_told_apart() -> Result<()> {
+    let world = World::new()?;
+    let key = world.key.as_str();
+    for (headers, part) in [
+        (&[][..], "No credential"),
+        (&[("x-api-key", key), ("Authorization", "Bearer x")], "More than one credential"),
+        (&[("x-api-key", key), ("x-api-key", key)], "More than one credential"),
+        (&[("Authorization", "Basic dTpw")], "not of the scheme Bearer"),
+        (&[("Authorization", key)], "not of the scheme Bearer"),
+        (&[("x-api-key", "")], "The credential is empty"),
+        (&[("x-api-key", "short")], "The credential is not valid"),
+    ] {
+        world.assert_refused(&world.server.send("POST", "/api/workspaces", headers, b"{}")?, 401, part)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_description_of_the_operation_is_served() -> Result<()> {
     let world = World::new()?;
     let description = world.server.send("GET", "/openapi.json", &[], b"")?.json()?;
     let responses = &description["paths"]["/api/workspaces"]["post"]["responses"];
     for status in ["201", "400", "401", "403", "408", "409", "413", "415", "422", "500", "503"] {
         assert!(responses[status].is_object(), "{status}");
+        let media = &responses[status]["content"]["application/json"];
+        assert!(media["example"].is_object() || media["examples"].is_object(), "{status} has no example");
+    }
+    assert_eq!(description["servers"][0]["url"], "/");
+    assert!(description["components"]["schemas"]["Workspace"]["properties"]["id"].is_object());
+    for scheme in ["apiKey", "bearer"] {
+        assert!(description["components"]["securitySchemes"][scheme]["description"].is_string(), "{scheme}");
+    }
+    // What a page that shows the description sends by default.
+    let post = &description["paths"]["/api/workspaces"]["post"];
+    assert_eq!(post["tags"][0], description["tags"][0]["name"]);
+    let examples = post["requestBody"]["content"]["application/json"]["examples"].as_object().context("no example")?;
+    for (name, example) in examples {
+        assert_eq!(world.create(example["value"].to_string())?.status, 201, "{name}");
     }
     Ok(())
 }

@@ -1,219 +1,348 @@
 //! The keys that tokens are verified with: from a file, or from the provider's address, where they change.
 
 use std::{
+    error::Error as _,
+    fmt::{self, Write as _},
     path::PathBuf,
     str::FromStr,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
-use axum::http::Uri;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
+use hyper::{Uri, body::Bytes, header::LOCATION};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use jsonwebtoken::{
-    Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, KeyAlgorithm, PublicKeyUse},
+use tokio::{
+    sync::Mutex,
+    task::AbortHandle,
+    time::{sleep, timeout},
 };
-use tokio::{sync::Mutex, time::timeout};
 
+use super::key::{self, Found, Key};
 use crate::{
     auth::Denial,
+    excerpt::excerpt,
     files::{self, Limit},
     tls,
 };
 
-/// Where keys are.
+/// Source of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// A PEM file with one public key, or a JWKS file (RFC 7517). Read once.
+    /// A PEM file with public keys, or a JWKS file (RFC 7517). Read once.
     File(PathBuf),
-    /// An address that answers with a JWKS: `https`, or `http` on this machine.
-    Address(Uri),
-}
-
-/// Shows an address without its user, password and query, any of which may be a secret.
-fn shown(address: &Uri) -> String {
-    let [scheme, host] = [address.scheme_str(), address.host()].map(Option::unwrap_or_default);
-    let port = address.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{scheme}://{host}{port}{}", address.path())
+    /// An address that answers with a JWKS.
+    Address(Address),
 }
 
 impl FromStr for KeySource {
     type Err = KeysError;
 
-    /// An address where it starts as one, and otherwise a file.
+    /// Reads an address where the text starts as one, and otherwise the path of a file.
     fn from_str(text: &str) -> Result<Self, KeysError> {
-        if !text.starts_with("https://") && !text.starts_with("http://") {
-            return Ok(Self::File(text.into()));
+        match text.starts_with("https://") || text.starts_with("http://") {
+            true => Ok(Self::Address(text.parse()?)),
+            false => Ok(Self::File(text.into())),
         }
+    }
+}
+
+/// Address of a JWKS: `https`, or `http` on this machine. Printed without user, password and query, which may be
+/// secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address(Uri);
+
+impl FromStr for Address {
+    type Err = KeysError;
+
+    fn from_str(text: &str) -> Result<Self, KeysError> {
         let uri = Uri::from_str(text).map_err(|error| KeysError::Address(error.to_string()))?;
-        require_safe(&uri)?;
-        Ok(Self::Address(uri))
+        let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        match uri.scheme_str() {
+            Some("https") => Ok(Self(uri)),
+            Some("http") if local => Ok(Self(uri)),
+            _ => Err(KeysError::Address("keys come over https: whoever can change them can be anybody".into())),
+        }
     }
 }
 
-fn require_safe(address: &Uri) -> Result<(), KeysError> {
-    let local = matches!(address.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    match address.scheme_str() {
-        Some("https") => Ok(()),
-        Some("http") if local => Ok(()),
-        _ => Err(KeysError::Address("keys come over https: whoever can change them can be anybody".into())),
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, host) = (self.0.scheme_str().unwrap_or_default(), self.0.host().unwrap_or_default());
+        write!(formatter, "{scheme}://{host}")?;
+        if let Some(port) = self.0.port_u16() {
+            write!(formatter, ":{port}")?;
+        }
+        formatter.write_str(self.0.path())
     }
 }
 
-/// Why keys can't be used.
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// Reason for which keys can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file can't be read.
     #[error("the key file {0}: {1}")]
     File(PathBuf, std::io::Error),
-    /// It holds no public key for signatures of a kind that is known.
+    /// The file holds no key that can verify signatures.
     #[error(
-        "{0} holds no public key: a PEM file with a key of P-256, P-384, Ed25519 or RSA, or a JWKS file with such keys"
+        "{0} holds no public key that can verify tokens ({1}): give a PEM file with keys of P-256, P-384, Ed25519 or RSA, or a JWKS file with such keys"
     )]
-    NoKey(String),
+    NoKey(PathBuf, String),
     /// The address is not one to fetch keys from.
     #[error("not an address for keys: {0}")]
     Address(String),
+    /// The maximum age of keys is shorter than [`MIN_KEYS_AGE`].
+    #[error("keys are kept for {MIN_KEYS_AGE:?} at least: give a longer maximum age")]
+    MaxAge,
     /// TLS can't be set up.
     #[error("keys can't be fetched: {0}")]
     Tls(String),
 }
 
-/// A public key, and the one way it signs.
-pub(super) struct Key {
-    id: Option<String>,
-    pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
-}
+/// Maximum age of fetched keys by default. A key that was withdrawn is valid for no longer, even if the provider
+/// can't be reached.
+pub const KEYS_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// The time between two fetches at least, whatever tokens ask for: a stranger's `kid` is free to make up.
-const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+/// Minimum of the maximum age: below it the provider would be asked all the time.
+pub const MIN_KEYS_AGE: Duration = Duration::from_secs(1);
 
-/// How old keys may be before they are fetched again: how long a key that was withdrawn may go on.
+/// Time after which keys are fetched again; half of their maximum age where that is less.
 const FRESH: Duration = Duration::from_secs(600);
 
-/// How long a fetch may take, and how much it may bring.
+/// Minimum time between two fetches, whatever tokens ask for: a stranger makes up a `kid` for nothing. A quarter
+/// of the maximum age of keys where that is less.
+const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+
+/// Timeout of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Maximum size of a JWKS, in bytes.
 const MAX_BYTES: usize = 256 << 10;
 
 /// Maximum size of a key file: as much as a fetch may bring.
 pub(crate) const KEY_FILE: Limit = Limit::fixed(MAX_BYTES as u64);
 
-/// The keys by now.
-pub(super) struct Keys {
-    known: Arc<RwLock<Known>>,
-    remote: Option<Arc<Remote>>,
+/// Maximum number of skipped keys that one line of the log names.
+const MAX_NAMED: usize = 8;
+
+/// Current keys.
+pub(super) enum Keys {
+    Fixed(Arc<Vec<Key>>),
+    Fetched { remote: Arc<Remote>, refreshing: AbortHandle },
 }
 
-struct Known {
-    keys: Vec<Arc<Key>>,
-    since: Option<Instant>,
-}
-
-/// Where keys change.
-struct Remote {
-    address: Uri,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    /// When keys were last asked for. Locked while they are.
-    asked: Mutex<Option<Instant>>,
+impl Drop for Keys {
+    fn drop(&mut self) {
+        if let Self::Fetched { refreshing, .. } = self {
+            refreshing.abort();
+        }
+    }
 }
 
 impl Keys {
-    pub(super) async fn new(source: KeySource) -> Result<Self, KeysError> {
-        let address = match source {
+    /// Reads a file, or begins to fetch from an address, without waiting for the answer.
+    pub(super) async fn new(source: KeySource, max_age: Duration) -> Result<Self, KeysError> {
+        match source {
             KeySource::File(path) => {
-                let named = path.clone();
-                let text = files::unblocked(move || files::read_text(&named, KEY_FILE)).await.flatten();
+                let file = path.clone();
+                let text = files::unblocked(move || files::read_text(&file, KEY_FILE)).await.flatten();
                 let text = text.map_err(|error| KeysError::File(path.clone(), error))?;
-                let keys = read(&text).ok_or_else(|| KeysError::NoKey(path.display().to_string()))?;
-                return Ok(Self { known: Arc::new(Known { keys, since: None }.into()), remote: None });
+                let found = key::read(&text).map_err(|reason| KeysError::NoKey(path.clone(), reason))?;
+                if found.keys.is_empty() {
+                    return Err(KeysError::NoKey(path, named(&found.skipped)));
+                }
+                if !found.skipped.is_empty() {
+                    let skipped = named(&found.skipped);
+                    tracing::warn!(file = %path.display(), skipped, "skipped keys for tokens");
+                }
+                Ok(Self::Fixed(Arc::new(found.keys)))
             }
-            KeySource::Address(address) => address,
-        };
-        require_safe(&address)?;
-        let remote = Arc::new(Remote { client: client()?, address, asked: Mutex::new(None) });
-        let known = Arc::new(RwLock::new(Known { keys: Vec::new(), since: None }));
-        let (fetching, fetched) = (remote.clone(), known.clone());
-        // Nobody waits for a provider before the first token is there.
-        tokio::spawn(async move { fetching.renew(&fetched).await });
-        Ok(Self { known, remote: Some(remote) })
-    }
-
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The key of this id, or the only one there is where a token or a key names none.
-    pub(super) async fn find(&self, id: Option<&str>) -> Result<Option<Arc<Key>>, Denial> {
-        let found = self.known().find(id);
-        let Some(remote) = &self.remote else { return Ok(found) };
-        if found.is_some() && self.known().since.is_some_and(|since| since.elapsed() < FRESH) {
-            return Ok(found);
+            KeySource::Address(address) => {
+                let remote = Arc::new(Remote::new(address, max_age)?);
+                let refreshing = tokio::spawn(refresh(remote.clone())).abort_handle();
+                Ok(Self::Fetched { remote, refreshing })
+            }
         }
-        self.renew(remote).await;
-        let known = self.known();
-        if known.keys.is_empty() { Err(Denial::Unavailable) } else { Ok(known.find(id)) }
     }
 
-    /// Asks for the keys again, in a task of its own: a client that goes away takes no fetch with it.
-    async fn renew(&self, remote: &Arc<Remote>) {
-        let (remote, known) = (remote.clone(), self.known.clone());
-        // A panic in it is logged as such, and the keys stay.
-        let _ = tokio::spawn(async move { remote.renew(&known).await }).await;
+    /// Returns the keys, after the first fetch where there was none. Keys that are not too old are returned at
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::Unavailable`] where there are none, or they are too old.
+    pub(super) async fn current(&self) -> Result<Arc<Vec<Key>>, Denial> {
+        let remote = match self {
+            Self::Fixed(keys) => return Ok(keys.clone()),
+            Self::Fetched { remote, .. } => remote,
+        };
+        if let Some(keys) = remote.usable() {
+            return Ok(keys);
+        }
+        remote.clone().renew_in_background().await;
+        remote.usable().ok_or_else(|| {
+            remote.log_outage();
+            Denial::Unavailable
+        })
+    }
+
+    /// Returns keys that are newer than these, after a fetch where one is due. A token that these keys do not
+    /// verify may be signed by a new one.
+    pub(super) async fn newer_than(&self, keys: &Arc<Vec<Key>>) -> Option<Arc<Vec<Key>>> {
+        let Self::Fetched { remote, .. } = self else { return None };
+        if remote.usable().is_none_or(|current| Arc::ptr_eq(&current, keys)) {
+            remote.clone().renew_in_background().await;
+        }
+        remote.usable().filter(|current| !Arc::ptr_eq(current, keys))
     }
 }
 
-impl Known {
-    fn find(&self, id: Option<&str>) -> Option<Arc<Key>> {
-        match (&self.keys[..], id) {
-            ([only], None) => Some(only.clone()),
-            ([only], Some(_)) if only.id.is_none() => Some(only.clone()),
-            (keys, Some(_)) => keys.iter().find(|key| key.id.as_deref() == id).cloned(),
-            _ => None,
-        }
+/// Keeps the keys fresh, so that no token with a known key waits for a fetch.
+async fn refresh(remote: Arc<Remote>) {
+    loop {
+        let pause = if remote.renew().await { remote.fresh } else { remote.between };
+        sleep(pause).await;
     }
+}
+
+/// Keys at an address.
+pub(super) struct Remote {
+    address: Address,
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    max_age: Duration,
+    fresh: Duration,
+    between: Duration,
+    /// The keys of the last fetch that succeeded, and its time.
+    known: RwLock<Option<(Arc<Vec<Key>>, Instant)>>,
+    /// Locked during a fetch.
+    last: Mutex<Fetch>,
+    /// The log says that tokens are refused.
+    outage_logged: AtomicBool,
+}
+
+/// End of the last fetch.
+#[derive(Default)]
+struct Fetch {
+    ended: Option<Instant>,
+    succeeded: bool,
+    /// What the log last said of it, so that it says it once.
+    logged: Option<String>,
 }
 
 impl Remote {
-    /// Asks for the keys again, where they were not asked for just now. Keeps those it has where that
-    /// fails.
-    async fn renew(&self, known: &RwLock<Known>) {
-        let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|asked| asked.elapsed() < BETWEEN_FETCHES) {
-            return;
+    fn new(address: Address, max_age: Duration) -> Result<Self, KeysError> {
+        if max_age < MIN_KEYS_AGE {
+            return Err(KeysError::MaxAge);
         }
-        *asked = Some(Instant::now());
-        match self.fetch().await {
-            Ok(keys) => {
-                tracing::info!(keys = keys.len(), address = shown(&self.address), "keys for tokens");
-                let fetched = Known { keys, since: Some(Instant::now()) };
-                *known.write().unwrap_or_else(PoisonError::into_inner) = fetched;
-            }
-            Err(cause) => {
-                tracing::error!(cause, address = shown(&self.address), "no new keys for tokens: it is tried again")
-            }
+        Ok(Self {
+            address,
+            client: client()?,
+            max_age,
+            fresh: FRESH.min(max_age / 2),
+            between: BETWEEN_FETCHES.min(max_age / 4),
+            known: RwLock::default(),
+            last: Mutex::default(),
+            outage_logged: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the keys where there are some and they are not too old.
+    fn usable(&self) -> Option<Arc<Vec<Key>>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .as_ref()
+            .filter(|(keys, at)| !keys.is_empty() && at.elapsed() < self.max_age)
+            .map(|(keys, _)| keys.clone())
+    }
+
+    fn log_outage(&self) {
+        if !self.outage_logged.swap(true, Relaxed) {
+            let (address, max_age) = (&self.address, self.max_age);
+            tracing::error!(%address, ?max_age, "tokens are answered 503: no keys, or keys older than their maximum age");
         }
     }
 
-    /// The keys, or for the log why there are none.
-    async fn fetch(&self) -> Result<Vec<Arc<Key>>, String> {
-        let fetched = timeout(FETCH_TIMEOUT, async {
-            let response = self.client.get(self.address.clone()).await.map_err(|error| error.to_string())?;
-            if !response.status().is_success() {
-                return Err(format!("the answer is {}", response.status()));
+    /// Fetches the keys in a task of its own: a client that goes away cancels no fetch.
+    async fn renew_in_background(self: Arc<Self>) {
+        // A panic in it is logged as such, and the keys stay.
+        let _ = tokio::spawn(async move { self.renew().await }).await;
+    }
+
+    /// Fetches the keys where none were fetched just now, and keeps the ones it has where that fails. Waits for a
+    /// fetch in progress. Returns whether the last fetch succeeded.
+    async fn renew(&self) -> bool {
+        let mut last = self.last.lock().await;
+        // Since its end, so that whoever waited for a fetch begins no other.
+        if last.ended.is_some_and(|ended| ended.elapsed() < self.between) {
+            return last.succeeded;
+        }
+        let fetched = timeout(FETCH_TIMEOUT, self.fetch()).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {FETCH_TIMEOUT:?}")));
+        last.ended = Some(Instant::now());
+        let address = &self.address;
+        let (succeeded, outcome) = match fetched {
+            Ok(Found { keys, skipped }) => {
+                let usable = keys.len();
+                let known = Some((Arc::new(keys), Instant::now()));
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+                if usable > 0 {
+                    self.outage_logged.store(false, Relaxed);
+                }
+                (true, format!("{usable} usable, skipped: {}", named(&skipped)))
             }
-            let body = Limited::new(response.into_body(), MAX_BYTES).collect().await;
-            Ok(body.map_err(|error| error.to_string())?.to_bytes())
-        });
-        let bytes = fetched.await.map_err(|_| format!("no answer within {FETCH_TIMEOUT:?}"))??;
-        let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string())?;
-        read(text).ok_or_else(|| "it holds no public key for signatures".into())
+            Err(cause) => (false, cause),
+        };
+        last.succeeded = succeeded;
+        if last.logged.as_ref() != Some(&outcome) {
+            match succeeded {
+                true => tracing::info!(%address, keys = outcome, "fetched keys for tokens"),
+                false => tracing::error!(%address, reason = outcome, "can't fetch keys for tokens: trying again"),
+            }
+            last.logged = Some(outcome);
+        }
+        succeeded
+    }
+
+    /// Returns what the address answers with.
+    ///
+    /// # Errors
+    ///
+    /// The reason for the log.
+    async fn fetch(&self) -> Result<Found, String> {
+        let response = self.client.get(self.address.0.clone()).await.map_err(|error| {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let _ = write!(text, ": {cause}");
+                source = cause.source();
+            }
+            text
+        })?;
+        let status = response.status();
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION).and_then(|to| to.to_str().ok()?.parse::<Address>().ok());
+            let to = to.map_or_else(|| "elsewhere".to_owned(), |to| to.to_string());
+            return Err(format!("{status}: redirects are not followed, this one leads to {}", excerpt(&to, 256)));
+        }
+        if !status.is_success() {
+            return Err(status.to_string());
+        }
+        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|error| error.to_string())?;
+        let text = String::from_utf8(body.to_bytes().into()).map_err(|_| "not UTF-8".to_owned())?;
+        key::read(&text)
     }
 }
 
@@ -221,55 +350,43 @@ fn client() -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, KeysE
     let tls = tls::client(tls::system_authorities()).map_err(|error| KeysError::Tls(error.to_string()))?;
     let connector =
         hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
+    // Minutes pass between two fetches: no connection is kept.
+    Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }
 
-/// The keys of a JWKS or PEM text that can verify signatures; `None` where there are none.
-fn read(text: &str) -> Option<Vec<Arc<Key>>> {
-    let keys: Vec<_> = match serde_json::from_str::<JwkSet>(text) {
-        Ok(set) => set.keys.iter().filter_map(of_jwk).map(Arc::new).collect(),
-        Err(_) => of_pem(text.as_bytes()).map(Arc::new).into_iter().collect(),
-    };
-    (!keys.is_empty()).then_some(keys)
-}
-
-/// A key of a set; `None` for one that is secret, for encryption, or of a kind that is not known.
-fn of_jwk(jwk: &Jwk) -> Option<Key> {
-    if matches!(&jwk.common.public_key_use, Some(other) if *other != PublicKeyUse::Signature) {
-        return None;
+/// Returns some of the reasons in one text.
+fn named(skipped: &[String]) -> String {
+    match skipped {
+        [] => "none".into(),
+        _ if skipped.len() > MAX_NAMED => {
+            format!("{} and {} more", skipped[..MAX_NAMED].join("; "), skipped.len() - MAX_NAMED)
+        }
+        _ => skipped.join("; "),
     }
-    let own = match &jwk.algorithm {
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => Algorithm::ES256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => Algorithm::ES384,
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        _ => return None,
-    };
-    let algorithm = match jwk.common.key_algorithm {
-        None => own,
-        // The one kind that signs in several ways.
-        Some(KeyAlgorithm::RS384) if own == Algorithm::RS256 => Algorithm::RS384,
-        Some(KeyAlgorithm::RS512) if own == Algorithm::RS256 => Algorithm::RS512,
-        Some(KeyAlgorithm::PS256) if own == Algorithm::RS256 => Algorithm::PS256,
-        Some(KeyAlgorithm::PS384) if own == Algorithm::RS256 => Algorithm::PS384,
-        Some(KeyAlgorithm::PS512) if own == Algorithm::RS256 => Algorithm::PS512,
-        Some(named) => (named.to_string() == format!("{own:?}")).then_some(own)?,
-    };
-    Some(Key { id: jwk.common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
 }
 
-/// The key of a PEM file, which signs in the way that its kind signs first.
-fn of_pem(pem: &[u8]) -> Option<Key> {
-    /// The length of an uncompressed point of P-384: a byte, and two coordinates.
-    const P384_POINT: usize = 1 + 2 * 48;
-    let elliptic = |key: DecodingKey| {
-        let is_p384 = key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == P384_POINT);
-        (if is_p384 { Algorithm::ES384 } else { Algorithm::ES256 }, key)
-    };
-    let (algorithm, key) = DecodingKey::from_ec_pem(pem)
-        .map(elliptic)
-        .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)))
-        .or_else(|_| DecodingKey::from_rsa_pem(pem).map(|key| (Algorithm::RS256, key)))
-        .ok()?;
-    Some(Key { id: None, algorithm, key })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_printed_without_what_may_be_secret() -> Result<(), KeysError> {
+        for (text, printed) in [
+            ("https://user:secret@keys.example/jwks?token=secret", "https://keys.example/jwks"),
+            ("http://secret@[::1]:8080", "http://[::1]:8080/"),
+            ("https://keys.example:8443/a/b", "https://keys.example:8443/a/b"),
+        ] {
+            let source: KeySource = text.parse()?;
+            let KeySource::Address(address) = &source else { continue };
+            assert_eq!(address.to_string(), printed);
+            assert!(!format!("{source:?}").contains("secret"), "{source:?}");
+        }
+        for text in
+            ["http://keys.example/secret", "https://", "http://localhost.example/", "http://127.0.0.1@evil.example/"]
+        {
+            let refused = KeySource::from_str(text);
+            assert!(refused.is_err_and(|error| !error.to_string().contains("secret")), "{text}");
+        }
+        Ok(())
+    }
 }

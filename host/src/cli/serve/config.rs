@@ -18,11 +18,11 @@ use uuid::Uuid;
 
 use super::{
     super::DatabaseAddress,
-    plan::{ACCOUNT_CLAIM, Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
+    plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
 };
 use crate::{
     Rate, Share,
-    auth::jwt::KeySource,
+    auth::jwt::{self, KeySource},
     files::{self, Limit},
     gateway::Gateway,
     runtime::{Limits, Pool},
@@ -157,6 +157,7 @@ struct JwtSection {
     issuer: String,
     audience: String,
     account_claim: Option<String>,
+    keys_max_age: Option<Time>,
 }
 
 #[derive(Default, Deserialize)]
@@ -246,8 +247,15 @@ impl Section<'_> {
             KeySource::File(path) => KeySource::File(self.folder.join(path)),
             other => other,
         };
-        let account_claim = jwt.account_claim.as_deref().unwrap_or(ACCOUNT_CLAIM);
-        Ok(TokenPlan::new(keys, &jwt.issuer, &jwt.audience, account_claim))
+        let mut options = jwt::Options::new(&jwt.issuer, &jwt.audience);
+        if let Some(claim) = &jwt.account_claim {
+            options.account_claim.clone_from(claim);
+        }
+        if let Some(age) = jwt.keys_max_age {
+            ensure!(age.0 >= jwt::MIN_KEYS_AGE, "jwt.keys-max-age: give {:?} at least", jwt::MIN_KEYS_AGE);
+            options.keys_max_age = age.0;
+        }
+        Ok(TokenPlan::new(keys, options))
     }
 
     fn limits(&self) -> Result<Limits> {

@@ -30,13 +30,16 @@ use self::{
     admin::Admin,
     demo::Demo,
     load::Loader,
-    plan::{ACCOUNT_CLAIM, Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
+    plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
     reload::{Reloader, Stamps},
 };
 use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say, tls::TlsArguments};
 use crate::{
     Share,
-    auth::{api_key::generate, jwt::KeySource},
+    auth::{
+        api_key::generate,
+        jwt::{self, KeySource},
+    },
     files,
     gateway::{Gateway, Tenant},
     http::{self, server, tls::Tls},
@@ -104,8 +107,20 @@ struct TokenArguments {
     #[arg(long, env = "WORKSPACES_JWT_AUDIENCE", value_name = "AUDIENCE", required = false)]
     jwt_audience: String,
     /// The claim of a JWT that holds the caller's account
-    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = ACCOUNT_CLAIM)]
+    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = jwt::ACCOUNT_CLAIM)]
     jwt_account_claim: String,
+    /// How old keys from an address may become while they can't be fetched again, 1s at least; then tokens get 503
+    #[arg(long, env = "WORKSPACES_JWT_KEYS_MAX_AGE", value_name = "TIME", default_value = "1h", value_parser = keys_max_age)]
+    jwt_keys_max_age: Duration,
+}
+
+/// Reads the maximum age of keys.
+fn keys_max_age(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(age) if age >= jwt::MIN_KEYS_AGE => Ok(age),
+        Ok(_) => Err(format!("give {:?} at least", jwt::MIN_KEYS_AGE)),
+        Err(error) => Err(format!("{error}: a time is written as \"90s\" or \"1h\"")),
+    }
 }
 
 /// What the one tenant is called that options describe.
@@ -281,8 +296,13 @@ impl Serve {
             false => (self.database.database.clone(), self.pepper.secret()?.to_owned()),
         };
         let tokens = self.tokens.as_ref().map(|tokens| {
-            let TokenArguments { jwt_keys, jwt_issuer, jwt_audience, jwt_account_claim } = tokens;
-            TokenPlan::new(jwt_keys.clone(), jwt_issuer, jwt_audience, jwt_account_claim)
+            let TokenArguments { jwt_keys, jwt_issuer, jwt_audience, jwt_account_claim, jwt_keys_max_age } = tokens;
+            let options = jwt::Options {
+                account_claim: jwt_account_claim.clone(),
+                keys_max_age: *jwt_keys_max_age,
+                ..jwt::Options::new(jwt_issuer, jwt_audience)
+            };
+            TokenPlan::new(jwt_keys.clone(), options)
         });
         Ok(TenantPlan {
             name: ONLY.into(),

@@ -108,13 +108,9 @@ pub(in crate::cli) struct TokenPlan {
     pub(super) options: jwt::Options,
 }
 
-/// The claim that holds the caller's account where nobody says otherwise.
-pub(super) const ACCOUNT_CLAIM: &str = "sub";
-
 impl TokenPlan {
-    pub(super) fn new(keys: KeySource, issuer: &str, audience: &str, account_claim: &str) -> Self {
-        let [issuer, audience, account_claim] = [issuer, audience, account_claim].map(str::to_owned);
-        Self { keys, file: None, options: jwt::Options { issuer, audience, account_claim, leeway: jwt::MAX_LEEWAY } }
+    pub(super) fn new(keys: KeySource, options: jwt::Options) -> Self {
+        Self { keys, file: None, options }
     }
 
     /// Reads the key file, for a comparison with the plan before.

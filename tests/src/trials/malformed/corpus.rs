@@ -150,7 +150,7 @@ const HEADERS: &[Line] = &[
     (b"Connection: x-api-key", &[201]),
     (b"Connection: upgrade\r\nUpgrade: websocket", &[201]),
     (b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA", &[201]),
-    (b"Host: other.example", &[201]),
+    (b"Host: other.example", &[400]),
     (b"Trailer: x", &[201]),
     (b"TE: trailers", &[201]),
     (b"Content-Range: bytes 0-1/2", &[201]),

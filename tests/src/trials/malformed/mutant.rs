@@ -84,7 +84,6 @@ const HARMLESS: &[&str] = &[
     "Expect: 100-continue\r\n",
     "Upgrade: h2c\r\n",
     "Connection: keep-alive\r\n",
-    "Host: x\r\n",
     "Cookie: a=b; a=c\r\n",
     "Origin: null\r\n",
     "Content-Type: application/json\r\n",
