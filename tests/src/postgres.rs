@@ -72,6 +72,13 @@ impl Postgres {
         Self::initialized(settings)?.started()
     }
 
+    /// One with the deployment's own tables, and with the role of [`service_url`](Self::service_url).
+    pub fn deployed() -> Result<Self> {
+        let server = Self::start()?;
+        server.psql(include_str!("deployment.sql"))?;
+        Ok(server)
+    }
+
     /// One that speaks TLS only, and the file of the CA that vouches for it as 127.0.0.1 and localhost.
     pub fn tls() -> Result<(Self, PathBuf)> {
         let server = Self::initialized(&[("ssl", "on")])?;
@@ -96,6 +103,21 @@ impl Postgres {
     /// Where clients find it.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Where the deployment's service finds it: under a role that bypasses row-level security and owns no table.
+    pub fn service_url(&self) -> String {
+        self.url().replace("//postgres@", "//service@")
+    }
+
+    /// Stops all of its processes where they are, so that it answers nobody and acknowledges nothing.
+    pub fn pause(&self) -> Result<()> {
+        self.process.as_ref().context("not running")?.signal_all("STOP")
+    }
+
+    /// Has its processes go on after `pause`.
+    pub fn resume(&self) -> Result<()> {
+        self.process.as_ref().context("not running")?.signal_all("CONT")
     }
 
     /// Runs SQL and returns the rows, a line each, with `|` between columns. Several statements are one transaction.
@@ -194,6 +216,7 @@ impl Postgres {
 
     fn end(&mut self, signal: &str) -> Result<()> {
         let mut process = self.process.take().context("not running")?;
+        process.signal_all("CONT")?; // one that is paused hears nothing
         process.signal(signal)?;
         process.wait()
     }
@@ -334,6 +357,17 @@ impl Process {
     fn signal(&self, name: &str) -> Result<()> {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
         ensure!(status.success(), "kill failed");
+        Ok(())
+    }
+
+    /// Sends a signal to it and to its children.
+    fn signal_all(&self, name: &str) -> Result<()> {
+        self.signal(name)?;
+        let children = Command::new("pgrep").args(["-P", &self.child.id().to_string()]).output()?;
+        for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+            // One that has ended meanwhile is no matter.
+            let _ = Command::new("kill").args(["-s", name, child]).output()?;
+        }
         Ok(())
     }
 

@@ -79,8 +79,8 @@ fn sqlite_and_postgres_give_the_same_answers() -> Result<()> {
     if !postgres::available()? {
         return Ok(());
     }
-    let server = postgres::Postgres::start()?;
-    let report = parity::run(PROGRAM, &server.url(), 10_000, fastrand::u64(..))?;
+    let server = postgres::Postgres::deployed()?;
+    let report = parity::run(PROGRAM, &server.service_url(), 10_000, fastrand::u64(..))?;
     for status in [201, 400, 401, 403, 422] {
         assert!(report.statuses.get(&status).is_some_and(|times| *times > 100), "{status}: {report:?}");
     }

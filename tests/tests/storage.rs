@@ -96,16 +96,11 @@ async fn sqlite_keeps_the_contract() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_keeps_the_contract_also_through_a_pooler() -> Result<()> {
-    if !server::available()? || !PgBouncer::available()? {
-        return Ok(());
-    }
-    let server = server::Postgres::start()?;
-    Postgres::migrate(&server.url()).await?;
-    let pooler = PgBouncer::start(&server)?;
-    for address in [server.url(), pooler.url()] {
-        let database = Postgres::connect(&address, &postgres::Options::default()).await?;
+/// Holds PostgreSQL at these addresses of one server to the contract.
+async fn assert_postgres_conforms(server: &server::Postgres, addresses: &[String]) -> Result<()> {
+    Postgres::migrate(&addresses[0]).await?;
+    for address in addresses {
+        let database = Postgres::connect(address, &postgres::Options::default()).await?;
         let remove = |organization, account| {
             let statement = format!(
                 "DELETE FROM account_organization_ids WHERE organization_id = '{organization}' AND account_id = '{account}'"
@@ -115,6 +110,35 @@ async fn postgres_keeps_the_contract_also_through_a_pooler() -> Result<()> {
         Fixture { database: Arc::new(database), remove: Box::new(remove) }.assert_conforms().await?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_the_contract() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = server::Postgres::start()?;
+    assert_postgres_conforms(&server, &[server.url()]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_the_contract_on_the_deployments_own_tables() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = server::Postgres::deployed()?;
+    assert_postgres_conforms(&server, &[server.service_url()]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_keeps_the_contract_through_a_pooler() -> Result<()> {
+    if !server::available()? || !PgBouncer::available()? {
+        return Ok(());
+    }
+    let server = server::Postgres::deployed()?;
+    let pooler = PgBouncer::start(&server)?;
+    let through = pooler.url().replace("//postgres@", "//service@");
+    assert_postgres_conforms(&server, &[server.service_url(), through]).await
 }
 
 /// A grant for an account that exists.
@@ -255,7 +279,7 @@ fn postgres_without_the_tables_is_refused_and_the_deployments_own_are_left_alone
         r#"CREATE TABLE accounts (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text, "timestamp" bigint, email text);
            CREATE TABLE account_info (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), account_id uuid REFERENCES accounts ON DELETE CASCADE,
                image text, instruction text, knowledges jsonb DEFAULT '[]', label text, organization text, company_name text,
-               job_title text, role_type text, created_at timestamp, updated_at timestamp);"#,
+               job_title text, role_type text, updated_at timestamp);"#,
     )?;
     let columns = "SELECT string_agg(table_name || '.' || column_name, ' ' ORDER BY table_name, ordinal_position)
         FROM information_schema.columns WHERE table_name IN ('accounts', 'account_info')";
@@ -274,7 +298,7 @@ fn postgres_without_the_tables_is_refused_and_the_deployments_own_are_left_alone
     assert!(deployment.run(&["key", "list", &account])?.contains("expires 2"));
     let host = deployment.serve(&[])?;
     assert_eq!(host.create(&key, "{}")?.status, 201);
-    assert!(deployment.run(&["database", "check"])?.starts_with("schema 1, 2 accounts, 1 workspaces"));
+    assert!(deployment.run(&["database", "check"])?.starts_with("schema 2, 2 accounts, 1 workspaces"));
     // Only the host's own schema holds more than the deployment's tables.
     let tables = server
         .psql("SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'")?;

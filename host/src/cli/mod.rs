@@ -127,13 +127,13 @@ struct DatabaseArguments {
 impl DatabaseArguments {
     /// For commands that write: a file that is not there is made.
     async fn open(&self) -> Result<Arc<dyn Database>, DatabaseError> {
-        self.open_with(&sqlite::Options::default(), &postgres::Options::default()).await
+        self.open_with(&sqlite::Options::default(), &postgres::Options { check: false, ..Default::default() }).await
     }
 
     /// For commands that look at what is there.
     async fn open_existing(&self) -> Result<Arc<dyn Database>, DatabaseError> {
         let sqlite = sqlite::Options { create: false, ..Default::default() };
-        self.open_with(&sqlite, &postgres::Options::default()).await
+        self.open_with(&sqlite, &postgres::Options { check: false, ..Default::default() }).await
     }
 
     async fn open_with(

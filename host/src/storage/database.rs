@@ -1,6 +1,6 @@
 //! What the program's commands do with a database; no request comes here.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -67,13 +67,13 @@ pub trait Database: Storage + Directory {
     /// Where the database can't answer.
     async fn workspaces(&self, account: Option<Uuid>) -> Result<Vec<WorkspaceRow>, DatabaseError>;
 
-    /// Forgets claims made before a time, in milliseconds since the Unix epoch, `limit` at most, and
-    /// returns how many.
+    /// Deletes claims that were made at least `age` ago, by the clock that gave them their times, `limit` at
+    /// most, and returns how many.
     ///
     /// # Errors
     ///
     /// Where the database can't do it now.
-    async fn forget_claims(&self, before: i64, limit: u32) -> Result<usize, DatabaseError>;
+    async fn forget_claims(&self, age: Duration, limit: u32) -> Result<usize, DatabaseError>;
 
     /// Looks for damage and for what half-made workspaces leave.
     ///

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{Claim, Database};
-use crate::now;
 
 /// How often old claims are looked for.
 const EVERY: Duration = Duration::from_secs(60);
@@ -16,9 +15,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// run it as a task of its own.
 pub async fn sweep(database: &dyn Database) {
     loop {
-        let kept = i64::try_from(Claim::KEPT.as_millis()).unwrap_or(i64::MAX);
         loop {
-            match database.forget_claims(now() - kept, BATCH).await {
+            match database.forget_claims(Claim::KEPT, BATCH).await {
                 Ok(forgotten) if forgotten == BATCH as usize => tokio::time::sleep(PAUSE).await,
                 Ok(_) => break,
                 Err(error) => {

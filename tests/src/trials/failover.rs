@@ -29,10 +29,10 @@ pub struct Report {
 ///
 /// Where a server does not start, or an answer is none that a client may get.
 pub fn run(program: &str) -> Result<Report> {
-    let mut primary = Postgres::start()?;
+    let mut primary = Postgres::deployed()?;
     let standby = primary.standby()?;
     let address = format!(
-        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
+        "postgres://service@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
         primary.port(),
         standby.port()
     );

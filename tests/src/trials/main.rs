@@ -161,8 +161,8 @@ fn main() -> Result<()> {
         Trial::IoFaults { stride } => println!("{:?}", io_faults::run(stride.max(1))?),
         Trial::Idempotency { on, keys } => println!("{:?}", idempotency::run(&program, on.into(), keys)?),
         Trial::Parity { requests, seed } => {
-            let postgres = Postgres::start()?;
-            println!("{:?}", parity::run(&program, &postgres.url(), requests, seed)?);
+            let postgres = Postgres::deployed()?;
+            println!("{:?}", parity::run(&program, &postgres.service_url(), requests, seed)?);
         }
         Trial::Failover { times } => {
             for _ in 0..times {

@@ -46,11 +46,11 @@ impl World {
     fn new(program: &str, backend: Backend) -> Result<Self> {
         let postgres = match backend {
             Backend::Sqlite => None,
-            Backend::Postgres => Some(Postgres::start()?),
+            Backend::Postgres => Some(Postgres::deployed()?),
         };
         let deployment = match &postgres {
             None => Deployment::new(program)?,
-            Some(server) => Deployment::on_postgres(program, &server.url())?,
+            Some(server) => Deployment::on_postgres(program, &server.service_url())?,
         };
         Self::with(deployment, postgres)
     }

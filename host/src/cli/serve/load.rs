@@ -342,7 +342,7 @@ impl Load {
 
 async fn open(plan: DatabasePlan) -> Result<Arc<Opened>, String> {
     let sqlite = sqlite::Options { batch: plan.group_commit, ..Default::default() };
-    let postgres = postgres::Options { connections: plan.connections };
+    let postgres = postgres::Options { connections: plan.connections, ..Default::default() };
     let database = plan.address.open(&sqlite, &postgres).await.map_err(|error| error.to_string())?;
     let swept = database.clone();
     let sweeping = tokio::spawn(async move { sweep(&*swept).await });

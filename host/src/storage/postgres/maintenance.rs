@@ -1,27 +1,39 @@
 //! The tables: making them, asking for them, and looking for what is wrong in them.
 
-use tokio_postgres::{Transaction, error::SqlState, types::Type};
+use tokio_postgres::{Transaction, types::Type};
 use uuid::Uuid;
 
-use super::{connect::Connections, failure::Failure};
+use super::{column, failure::Failure, pool::Connections, session::Statement};
 use crate::storage::{
-    Check, DatabaseError, Error, Finding, Progress,
+    Check, DatabaseError, Finding, Progress,
     database::{NAMED, ODDITIES},
 };
 
 /// The host's own tables, a step a version.
-const SCHEMA: [&str; 1] = [include_str!("schema/1.sql")];
+const SCHEMA: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Any number, as long as it is the same in every process that makes tables.
 const MIGRATION_LOCK: i64 = 0x776f_726b_7370;
 
-const MAKE_THEM: &str = "`workspaces database migrate` makes what is missing";
+pub(super) const MAKE_THEM: &str = "`workspaces database migrate` makes what is missing";
+
+/// Deletes claims that are older than so many milliseconds, by the server's clock, as their times are. Rows that
+/// another host deletes at this moment are left to it.
+pub(super) const SWEEP: Statement = Statement {
+    sql: "DELETE FROM workspaces.idempotency_keys WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM workspaces.idempotency_keys
+            WHERE created_at < floor(extract(epoch FROM now()) * 1000)::bigint - $1 LIMIT $2
+            FOR UPDATE SKIP LOCKED))
+        RETURNING 1",
+    types: &[Type::INT8, Type::INT8],
+};
 
 /// Asserts that the host's tables are there, and of this version.
 pub(super) async fn require_schema(connections: &Connections) -> Result<(), DatabaseError> {
-    let version = match connections.query("SELECT version FROM workspaces.schema_version", &[]).await {
-        Ok(rows) => rows.first().map_or(Ok(0), |row| row.try_get::<_, i32>(0)).map_err(|error| failed(&error))?,
-        Err(Failure::Refused(Some(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME), _)) => 0,
+    const VERSION: Statement = Statement { sql: "SELECT version FROM workspaces.schema_version", types: &[] };
+    let version: i32 = match connections.query(&VERSION, &[]).await {
+        Ok(rows) => rows.first().map_or(Ok(0), |row| column(row, "version"))?,
+        Err(failure) if failure.code().is_some_and(|code| matches!(code.code(), "42P01" | "3F000")) => 0,
         Err(failure) => return Err(failure.into()),
     };
     match usize::try_from(version) {
@@ -36,34 +48,16 @@ pub(super) async fn require_schema(connections: &Connections) -> Result<(), Data
     }
 }
 
-/// Asserts that a commit is on the disk, or on the standby's, before it is answered; what the server
-/// does for all of its databases is only remarked on.
-pub(super) async fn require_durability(connections: &Connections) -> Result<(), DatabaseError> {
-    let rows = connections.query("SELECT current_setting('synchronous_commit'), current_setting('fsync')", &[]).await?;
-    let setting = |column| rows.first().map_or(Ok(""), |row| row.try_get(column)).map_err(|error| failed(&error));
-    match setting(0)? {
-        "off" => {
-            return Err(DatabaseError::Unusable(
-                "the database answers before a commit is on its disk: ALTER ROLE … SET synchronous_commit = on".into(),
-            ));
-        }
-        "local" => tracing::warn!("synchronous_commit is local: a standby that takes over may lack what was answered"),
-        _ => {}
-    }
-    if setting(1)? == "off" {
-        tracing::warn!("fsync is off at the database server: a power cut loses what was answered");
-    }
-    Ok(())
-}
-
 /// Makes the deployment's tables that are not there, and takes the steps of the host's own.
 pub(super) async fn migrate(connections: &Connections) -> Result<(), DatabaseError> {
-    let mut client = connections.client().await?;
-    let transaction = client.transaction().await.map_err(|error| failed(&error))?;
+    let mut lease = connections.lease().await?;
+    let transaction = lease.client()?.transaction().await.map_err(|error| failed(&error))?;
     let steps = async |transaction: &Transaction<'_>| {
         transaction.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&MIGRATION_LOCK, Type::INT8)]).await?;
-        for (table, definition) in deployment() {
+        let (mut common, tables) = deployment();
+        for (table, definition) in tables {
             if !exists(transaction, &format!("public.{table}")).await? {
+                transaction.batch_execute(std::mem::take(&mut common)).await?;
                 transaction.batch_execute(definition).await?;
             }
         }
@@ -83,14 +77,14 @@ pub(super) async fn migrate(connections: &Connections) -> Result<(), DatabaseErr
         Ok::<_, tokio_postgres::Error>(())
     };
     steps(&transaction).await.map_err(|error| failed(&error))?;
-    transaction.commit().await.map_err(|error| failed(&error))?;
-    drop(client);
-    require_schema(connections).await
+    transaction.commit().await.map_err(|error| failed(&error))
 }
 
-/// The deployment's tables, in the order in which they refer to each other.
-fn deployment() -> impl Iterator<Item = (&'static str, &'static str)> {
-    include_str!("schema/deployment.sql").split("-- table ").skip(1).filter_map(|part| part.split_once('\n'))
+/// Returns what the deployment's tables have in common, and the tables in the order in which they refer to each
+/// other.
+fn deployment() -> (&'static str, impl Iterator<Item = (&'static str, &'static str)>) {
+    let mut parts = include_str!("schema/deployment.sql").split("-- table ");
+    (parts.next().unwrap_or_default(), parts.filter_map(|part| part.split_once('\n')))
 }
 
 async fn exists(client: &Transaction<'_>, table: &str) -> Result<bool, tokio_postgres::Error> {
@@ -99,8 +93,9 @@ async fn exists(client: &Transaction<'_>, table: &str) -> Result<bool, tokio_pos
 }
 
 pub(super) async fn check(connections: &Connections, mut progress: Progress) -> Result<Check, DatabaseError> {
-    let mut client = connections.client().await?;
-    let transaction = client.build_transaction().read_only(true).start().await.map_err(|error| failed(&error))?;
+    let mut lease = connections.lease().await?;
+    let transaction =
+        lease.client()?.build_transaction().read_only(true).start().await.map_err(|error| failed(&error))?;
     let steps = ODDITIES.len() as u64;
     let checked = async {
         // These read whole tables, which the time-outs of requests are not for, and name no schema.
@@ -140,16 +135,4 @@ pub(super) async fn check(connections: &Connections, mut progress: Progress) -> 
 /// Of a command's statement, which has rolled back.
 pub(super) fn failed(error: &tokio_postgres::Error) -> DatabaseError {
     Failure::of(error).into()
-}
-
-impl From<Failure> for DatabaseError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Refused(Some(SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN), text) => {
-                Self::Unusable(format!("the database lacks a table or a column: {text}: {MAKE_THEM}"))
-            }
-            Failure::Lost(text) => Error::Unknown(text).into(),
-            failure => Error::Unavailable(failure.to_string()).into(),
-        }
-    }
 }

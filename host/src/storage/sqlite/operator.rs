@@ -1,6 +1,6 @@
 //! What the program's commands do with the database.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, params};
@@ -136,7 +136,8 @@ impl Database for Sqlite {
             .await
     }
 
-    async fn forget_claims(&self, before: i64, limit: u32) -> Result<usize, DatabaseError> {
+    async fn forget_claims(&self, age: Duration, limit: u32) -> Result<usize, DatabaseError> {
+        let before = now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         self.writer
             .run(move |session| {
                 session.write(|transaction| {
