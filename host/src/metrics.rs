@@ -42,6 +42,7 @@ struct Counters {
     components: Gauge,
     component_bytes: Gauge,
     pool: Family<[(&'static str, &'static str); 1], Gauge>,
+    log_lines_dropped: Counter,
 }
 
 /// A tenant that counts, until it is forgotten: a request in progress then counts no more.
@@ -89,6 +90,7 @@ impl Default for Metrics {
             components: Gauge::default(),
             component_bytes: Gauge::default(),
             pool: Family::default(),
+            log_lines_dropped: Counter::default(),
         };
         registry.register("tenant_up", "1 for a tenant that is served, 0 for one that is not", counters.up.clone());
         registry.register("requests", "Requests answered, by tenant and status", counters.requests.clone());
@@ -102,6 +104,8 @@ impl Default for Metrics {
         registry.register("components", "Components loaded, the same bytes counted once", counters.components.clone());
         registry.register("components_bytes", "Compiled code and data in memory", counters.component_bytes.clone());
         registry.register("pool", "The limits of all sandboxes together", counters.pool.clone());
+        let dropped = counters.log_lines_dropped.clone();
+        registry.register("log_lines_dropped", "Log lines that nobody read in time", dropped);
         counters.registry = registry;
         Self(Arc::new(counters))
     }
@@ -161,6 +165,12 @@ impl Metrics {
         for limit in LIMITS {
             limits.remove(&and("limit", limit.to_owned()));
         }
+    }
+
+    /// Returns the counter of log lines that nobody read in time.
+    #[cfg(feature = "cli")]
+    pub(crate) fn log_lines_dropped(&self) -> Counter {
+        self.0.log_lines_dropped.clone()
     }
 
     /// What counts for one tenant.

@@ -227,6 +227,18 @@ impl Server {
         self.send("POST", "/api/workspaces", &headers, body.as_ref())
     }
 
+    /// Returns what the administration shows at `/metrics`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no administration, or no answer.
+    pub fn metrics(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(self.admin()?)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write_head(&mut stream, "GET", "/metrics", &[], None)?;
+        Ok(String::from_utf8(Answer::read(stream)?.body)?)
+    }
+
     /// Sends the process a signal, such as `TERM`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The operators' commands for the database.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
-use std::{os::unix::fs::FileExt as _, thread};
+use std::{os::unix::fs::FileExt as _, process::Command, thread};
 
 use anyhow::{Context as _, Result};
 use rusqlite::Connection;
@@ -122,20 +122,67 @@ fn commands_that_only_look_make_no_database() -> Result<()> {
     Ok(())
 }
 
+const ANOTHER: &str = "another pepper of tests";
+
 #[test]
-fn a_lost_pepper_is_noticed_at_the_start() -> Result<()> {
+fn a_lost_pepper_is_noticed_by_each_command_that_needs_it() -> Result<()> {
     let (deployment, _) = sqlite()?;
     let account = deployment.run(&["account", "create"])?;
-    let other = deployment.output(&["serve", "--listen", "127.0.0.1:0", "--key-pepper", "another"])?;
-    let message = String::from_utf8(other.stderr)?;
-    assert!(other.status.code() == Some(1) && message.contains("another pepper"), "{message}");
+    let connection = Connection::open(deployment.database())?;
+    let id: Uuid = connection.query_row("SELECT id FROM account_api_keys", [], |row| row.get(0))?;
+    for arguments in [&["serve", "--listen", "127.0.0.1:0"][..], &["key", "create", &account]] {
+        let output = deployment.output(&[arguments, &["--key-pepper", ANOTHER]].concat())?;
+        let message = String::from_utf8(output.stderr)?;
+        assert!(
+            output.status.code() == Some(1)
+                && message.contains("another pepper")
+                && message.contains(&id.to_string())
+                && message.contains("workspaces key create"),
+            "{message}"
+        );
+    }
+    let count =
+        |connection: &Connection| connection.query_row("SELECT count(*) FROM account_api_keys", [], |row| row.get(0));
+    assert_eq!(count(&connection), Ok(1), "a key that would not work was made");
+    let check = deployment.output(&["database", "check", "--key-pepper", ANOTHER])?;
+    let report = String::from_utf8(check.stdout)?;
+    assert!(check.status.code() == Some(1) && report.contains("1 API keys of another pepper"), "{report}");
+    assert!(report.contains(&id.to_string()), "{report}");
 
     // Without keys of the old one there is nothing to lose.
-    let connection = Connection::open(deployment.database())?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    assert_eq!(connection.execute("DELETE FROM account_api_keys", [])?, 1);
-    let key = deployment.run(&["key", "create", &account, "--key-pepper", "another"])?;
-    let server = deployment.serve(&["--key-pepper", "another"])?;
+    deployment.run(&["key", "revoke", &id.to_string()])?;
+    let key = deployment.run(&["key", "create", &account, "--key-pepper", ANOTHER])?;
+    let server = deployment.serve(&["--key-pepper", ANOTHER])?;
     assert_eq!(server.create(&key, "{}")?.status, 201);
+    Ok(())
+}
+
+#[test]
+fn a_check_finds_keys_of_several_peppers_without_knowing_any() -> Result<()> {
+    let (deployment, _) = sqlite()?;
+    let account = deployment.run(&["account", "create"])?;
+    deployment.run(&["key", "create", &account])?;
+    let connection = Connection::open(deployment.database())?;
+    assert_eq!(
+        connection
+            .execute("UPDATE key_peppers SET pepper = 'x' WHERE key_id = (SELECT max(key_id) FROM key_peppers)", [])?,
+        1
+    );
+    let id: Uuid = connection.query_row("SELECT key_id FROM key_peppers WHERE pepper = 'x'", [], |row| row.get(0))?;
+    connection.execute(
+        "INSERT INTO account_api_keys (id, name, account, key_hash, created_at)
+         SELECT zeroblob(16), name, account, 'h', created_at FROM account_api_keys LIMIT 1",
+        [],
+    )?;
+    connection
+        .execute("INSERT INTO key_peppers SELECT zeroblob(16), pepper FROM key_peppers WHERE pepper <> 'x'", [])?;
+    let output = Command::new(PROGRAM)
+        .args(["database", "check", "--json", "--database", &format!("sqlite:{}", deployment.database().display())])
+        .output()?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let check: Value = serde_json::from_slice(&output.stdout)?;
+    let finding = &check["findings"][0];
+    assert!(finding["what"].as_str().is_some_and(|what| what.starts_with("1 API keys of another pepper")), "{check}");
+    assert_eq!(finding["ids"], serde_json::json!([id]));
     Ok(())
 }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
+use workspaces_host::auth::api_key::Pepper;
 use workspaces_tests::{Answer, Client, Deployment, Server};
 
 /// Who is a member of what. Grace shares an organization with Ada and with Mallory, who share none with
@@ -168,7 +169,6 @@ impl World {
                 deployment.run(&["organization", "add-member", &organization, &ids[member].to_string()])?;
             }
         }
-        // Before the keys are made: it would not start on a database that holds another pepper's.
         let administrators = ids[ADMINISTRATORS].to_string();
         let server = match has_administrators {
             true => deployment.serve(&["--admin-organization", &administrators])?,
@@ -188,9 +188,8 @@ impl World {
         for kind in KEYS {
             let more: &[&str] = match kind {
                 Key::Valid => &[],
-                Key::Revoked => &["--json"],
+                Key::Revoked | Key::Foreign => &["--json"],
                 Key::Expired => &["--expires-in", "0s"],
-                Key::Foreign => &["--key-pepper", "another"],
             };
             let printed = self.deployment.run(&[&["key", "create", &account], more].concat())?;
             let key = match kind {
@@ -198,6 +197,17 @@ impl World {
                     let made: Value = serde_json::from_str(&printed)?;
                     self.deployment.run(&["key", "revoke", made["id"].as_str().context("no id of a key")?])?;
                     made["key"].as_str().context("no key")?.to_owned()
+                }
+                Key::Foreign => {
+                    // `key create` refuses another pepper than the one of the keys that are there.
+                    let made: Value = serde_json::from_str(&printed)?;
+                    let key = made["key"].as_str().context("no key")?.to_owned();
+                    let id: Uuid = made["id"].as_str().context("no id of a key")?.parse()?;
+                    let hash = Pepper::new(b"another pepper than the server's").hash(&key);
+                    let connection = Connection::open(self.deployment.database())?;
+                    let changed = "UPDATE account_api_keys SET key_hash = ?1 WHERE id = ?2";
+                    assert_eq!(connection.execute(changed, rusqlite::params![hash, id])?, 1);
+                    key
                 }
                 _ => printed,
             };

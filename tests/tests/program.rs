@@ -25,31 +25,161 @@ fn assert_fails(deployment: &Deployment, arguments: &[&str], code: i32, part: &s
 }
 
 #[test]
-fn the_demo_prints_a_curl_line_that_creates_a_workspace() -> Result<()> {
+fn the_demo_prints_commands_that_work_as_pasted_and_fit_a_terminal() -> Result<()> {
     let mut demo =
         Command::new(PROGRAM).args(["serve", "--demo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
     let stdout = BufReader::new(demo.stdout.take().context("no standard output")?);
-    // Kept to the end: the demo stops where nobody reads the empty line behind it.
-    let mut lines = stdout.lines().map_while(Result::ok);
-    let line = lines.find(|line| line.starts_with("curl ")).context("no curl line")?;
-    let answer = Command::new("sh").args(["-c", &line]).stderr(Stdio::null()).output();
+    let text: Vec<_> = stdout.lines().map_while(Result::ok).take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    let lines = text.join("\n");
+    assert!(text.iter().all(|line| line.len() <= 80), "wider than a terminal: {lines}");
+    for part in ["Ada", "Grace", "organization", "openapi.json"] {
+        assert!(lines.contains(part), "{lines}");
+    }
+    let commands: Vec<_> = lines.split("\n\n").filter(|block| block.starts_with("curl ")).collect();
+    let answers: Vec<_> = commands
+        .iter()
+        .map(|command| Command::new("sh").args(["-c", command]).stderr(Stdio::null()).output())
+        .collect::<Result<_, _>>()?;
     demo.kill()?;
     demo.wait()?;
-    let answer = String::from_utf8(answer?.stdout)?;
-    assert!(answer.starts_with("HTTP/1.1 201 Created\r\n"), "{answer:?} (this test needs curl)");
-    let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    assert_eq!(serde_json::from_str::<Value>(body)?["workspace"]["name"], "My first workspace");
+    let [created, denied] = &answers[..] else { anyhow::bail!("not two commands: {lines}") };
+    let (created, denied) = (String::from_utf8_lossy(&created.stdout), String::from_utf8_lossy(&denied.stdout));
+    assert!(created.starts_with("HTTP/1.1 201 Created\r\n"), "{created:?} (this test needs curl)");
+    let (_, body) = created.split_once("\r\n\r\n").context("no body")?;
+    assert_eq!(serde_json::from_str::<Value>(body)?["workspace"]["name"], "First");
+    assert!(denied.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{denied:?}");
     Ok(())
 }
 
 #[test]
-fn a_mistyped_address_is_not_repeated_with_its_password() -> Result<()> {
-    let output = Command::new(PROGRAM).args(["serve", "--database", "postgre://ada:secret@localhost/x"]).output()?;
-    let message = String::from_utf8(output.stderr)?;
-    assert!(
-        output.status.code() == Some(2) && message.contains("postgres://") && !message.contains("secret"),
-        "{message}"
-    );
+fn mistyped_addresses_are_not_repeated_with_their_passwords() -> Result<()> {
+    for (option, address, part) in [
+        ("--database", "postgre://ada:secret@localhost/x", "postgres://"),
+        ("--jwt-keys", "https://ada:secret@id.example:port/keys", "--jwt-keys"),
+        ("--jwt-keys", "http://ada:secret@id.example/keys", "https"),
+    ] {
+        let output = Command::new(PROGRAM).args(["serve", option, address]).output()?;
+        let message = String::from_utf8(output.stderr)?;
+        assert!(
+            output.status.code() == Some(2) && message.contains(part) && !message.contains("secret"),
+            "{option}: {message}"
+        );
+    }
+    Ok(())
+}
+
+/// Every command of the program, from its own help.
+fn commands(path: &[String]) -> Result<Vec<Vec<String>>> {
+    let output = Command::new(PROGRAM).args(path).arg("--help").output()?;
+    let help = String::from_utf8(output.stdout)?;
+    let names = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let mut all = vec![path.to_vec()];
+    for name in names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next().filter(|name| !name.is_empty())) {
+        if name != "help" {
+            all.extend(commands(&[path, &[name.to_owned()]].concat())?);
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn help_shows_no_value_of_the_environment() -> Result<()> {
+    let commands = commands(&[])?;
+    assert!(commands.len() > 12, "{commands:?}");
+    let mut variables = std::collections::BTreeSet::new();
+    for command in &commands {
+        let help = String::from_utf8(Command::new(PROGRAM).args(command).arg("--help").output()?.stdout)?;
+        // The help is wrapped.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let names = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
+        variables.extend(names.map(str::to_owned));
+    }
+    for known in ["WORKSPACES_DATABASE", "WORKSPACES_KEY_PEPPER", "WORKSPACES_JWT_KEYS", "WORKSPACES_ADMIN"] {
+        assert!(variables.contains(known), "{variables:?}");
+    }
+    for command in &commands {
+        for flag in ["--help", "-h"] {
+            let canaries = variables.iter().map(|name| (name, "canary"));
+            let output = Command::new(PROGRAM).args(command).arg(flag).envs(canaries).output()?;
+            let help = String::from_utf8([output.stdout, output.stderr].concat())?;
+            assert!(help.contains("Usage:") && !help.contains("canary"), "{command:?}: {help}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn completions_and_the_manual_name_every_command() -> Result<()> {
+    let commands = commands(&[])?;
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = Command::new(PROGRAM).args(["completions", shell]).output()?;
+        let script = String::from_utf8(output.stdout)?;
+        assert!(output.status.success() && script.contains("add-member") && script.contains("log-format"), "{shell}");
+    }
+    let manual = String::from_utf8(Command::new(PROGRAM).arg("manual").output()?.stdout)?.replace("\\-", "-");
+    for command in commands.iter().flatten() {
+        assert!(manual.to_lowercase().contains(command.as_str()), "the manual lacks {command}");
+    }
+    for part in [".TH workspaces", "--key-pepper-file", "--log-format", "--expires-in"] {
+        assert!(manual.contains(part), "the manual lacks {part}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_line_break_behind_a_secret_is_no_part_of_it_wherever_it_comes_from() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    let key = deployment.run(&["key", "create", &account])?;
+    let (pepper, folder) = (workspaces_tests::PEPPER, deployment.folder());
+    std::fs::write(folder.join("pepper"), format!("{pepper}\n"))?;
+    std::fs::write(folder.join("pepper-crlf"), format!("{pepper}\r\n"))?;
+    let database = format!("sqlite:{}\n", deployment.database().display());
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env("WORKSPACES_DATABASE", &database).current_dir(folder);
+        command
+    };
+    let with_newline = format!("{pepper}\n");
+    for (arguments, variable) in [
+        (&["--key-pepper", &with_newline][..], None),
+        (&["--key-pepper-file", "pepper"], None),
+        (&["--key-pepper-file", "pepper-crlf"], None),
+        (&[], Some(("WORKSPACES_KEY_PEPPER", with_newline.as_str()))),
+        (&[], Some(("WORKSPACES_KEY_PEPPER_FILE", "pepper"))),
+    ] {
+        let another = command(&[&["key", "create", &account][..], arguments].concat()).envs(variable).output()?;
+        assert!(another.status.success(), "{arguments:?} {variable:?}: {another:?}");
+        let another = String::from_utf8(another.stdout)?;
+        let mut serve = command(&[&["serve", "--listen", "127.0.0.1:0"][..], arguments].concat());
+        let server = workspaces_tests::Server::start(serve.envs(variable))?;
+        for key in [&key, another.trim()] {
+            assert_eq!(server.create(key, "{}")?.status, 201, "{arguments:?} {variable:?}");
+        }
+    }
+    let both = command(&["serve", "--key-pepper", pepper, "--key-pepper-file", "pepper"]).output()?;
+    let message = String::from_utf8(both.stderr)?;
+    assert!(both.status.code() == Some(1) && message.contains("one of the two"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn a_short_pepper_is_refused_wherever_it_comes_from() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let account = deployment.run(&["account", "create"])?;
+    std::fs::write(deployment.folder().join("short"), "fifteen bytes..\n\n")?;
+    let config = "defaults.key-pepper-file = \"short\"\n[tenants.acme]\ndatabase = \"sqlite:workspaces.db\"";
+    std::fs::write(deployment.folder().join("gateway.toml"), config)?;
+    let short = ["--key-pepper", "fifteen bytes..\n"];
+    for arguments in [
+        &[&["serve"][..], &short].concat()[..],
+        &[&["key", "create", &account][..], &short].concat(),
+        &[&["database", "check"][..], &short].concat(),
+        &["serve", "--config", "gateway.toml"],
+        &["config", "check", "gateway.toml"],
+    ] {
+        assert_fails(&deployment, arguments, 1, "has 15 bytes, 16 at least are needed")?;
+    }
     Ok(())
 }
 
@@ -91,6 +221,10 @@ fn help_teaches() -> Result<()> {
     for part in ["serve --demo", "WORKSPACES_KEY_PEPPER", "Exit codes"] {
         assert!(help.contains(part), "{help}");
     }
+    // Examples are pasted into shells: each stands on a line of its own that no terminal wraps.
+    for line in help.lines().skip_while(|line| !line.starts_with("Try it")) {
+        assert!(line.len() < 78, "{line}");
+    }
     for command in [&["serve"][..], &["account", "create"], &["key", "create"], &["workspace", "list"]] {
         let help = deployment.run(&[command, &["--help"]].concat())?;
         assert!(help.contains("--database") && !help.contains(workspaces_tests::PEPPER), "{help}");
@@ -109,11 +243,23 @@ fn accounts_and_keys_are_printed_for_people_and_for_scripts() -> Result<()> {
     let key = json(&["key", "create", UNKNOWN, "--name", "laptop", "--expires-in", "30d", "--json"])?;
     let secret = key["key"].as_str().context("no key")?;
     assert!(secret.starts_with("recoup_sk_") && secret.len() == 53, "{secret}");
-    let lifetime = key["expires_at"].as_i64().zip(key["created_at"].as_i64()).map(|(end, start)| end - start);
-    assert!(lifetime.is_some_and(|lifetime| (lifetime - 30 * 86_400_000).abs() < 60_000), "{key}");
+    let day = |field: &str| -> Result<String> {
+        // As in 2026-11-26T01:25:17.123Z.
+        let time = key[field].as_str().context("no time")?;
+        assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time}");
+        let day = format!("SELECT date('{}', '-30 days')", &time[..10]);
+        Ok(match field {
+            "expires_at" => Connection::open_in_memory()?.query_row(&day, [], |row| row.get(0))?,
+            _ => time[..10].to_owned(),
+        })
+    };
+    assert_eq!(day("created_at")?, day("expires_at")?, "{key}");
     let list = deployment.run(&["key", "list", UNKNOWN])?;
     assert!(list.contains("laptop") && !list.contains(secret), "{list}");
-    assert_eq!(json(&["key", "list", UNKNOWN, "--json"])?[0]["id"], key["id"]);
+    let listed = &json(&["key", "list", UNKNOWN, "--json"])?[0];
+    for field in ["id", "created_at", "expires_at"] {
+        assert_eq!(listed[field], key[field]);
+    }
 
     let connection = Connection::open(deployment.database())?;
     let stored: String = connection.query_row("SELECT key_hash FROM account_api_keys", [], |row| row.get(0))?;

@@ -50,6 +50,9 @@ fn logged(name: &str, format: &str) -> Result<(String, String)> {
     let mut command = deployment.server(&["--log-format", format, "--component", component.to_str().context("path")?]);
     let server = Server::start(command.stderr(File::create(&log)?))?;
     assert_eq!(server.create(&key, HOSTILE)?.status, 500);
+    // The log is written beside the answers, and to its end when the server stops.
+    server.signal("TERM")?;
+    assert_eq!(server.wait()?, 0);
     let text = fs::read_to_string(log)?;
     let [line] = text.lines().collect::<Vec<_>>()[..] else { anyhow::bail!("not one line: {text:?}") };
     let cause = match format {

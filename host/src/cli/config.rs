@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::{say, serve::config};
+use super::{serve::config, terminal};
 
 #[derive(Subcommand)]
 pub(super) enum Config {
@@ -18,6 +18,6 @@ impl Config {
     pub(super) fn run(self) -> Result<()> {
         let Self::Check { file } = self;
         let plan = config::read(&file)?;
-        say(format_args!("{} is valid: {} tenants", file.display(), plan.tenants.len()))
+        terminal::print(format_args!("{} is valid: {} tenants", file.display(), plan.tenants.len()))
     }
 }

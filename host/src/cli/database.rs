@@ -1,5 +1,5 @@
 use std::{
-    io::{IsTerminal as _, Write as _, stderr},
+    io::{IsTerminal as _, stderr},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -7,8 +7,11 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Subcommand;
 
-use super::{DatabaseAddress, DatabaseArguments, print};
-use crate::storage::{Check, Progress, Severity, postgres::Postgres};
+use super::{DatabaseAddress, DatabaseArguments, PepperArguments, terminal};
+use crate::{
+    auth::api_key::Pepper,
+    storage::{ApiKey, Check, Finding, Progress, Severity, postgres::Postgres},
+};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -17,13 +20,15 @@ pub(super) enum Command {
         #[command(flatten)]
         database: DatabaseArguments,
     },
-    /// Look for damage and for half-made workspaces; exits with 1 where there is any
+    /// Look for damage, half-made workspaces and keys of another pepper; exits with 1 where there are any
     Check {
         /// Print JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         database: DatabaseArguments,
+        #[command(flatten)]
+        pepper: PepperArguments,
     },
     /// Copy an SQLite database into a new file, also while it is in use
     Backup {
@@ -45,9 +50,18 @@ impl Command {
                 }
                 Ok(())
             }
-            Self::Check { json, database } => {
-                let check = database.open_existing().await?.check(progress("checked")).await?;
-                print(json, &check, report(&check))?;
+            Self::Check { json, database, pepper } => {
+                let (database, pepper) = (database.open_existing().await?, pepper.given()?);
+                let mut check = database.check(progress("checked")).await?;
+                if let Some(pepper) = pepper {
+                    let pepper = Pepper::new(pepper.as_bytes()).check();
+                    check.findings.extend(other_pepper(&database.keys_of_another_pepper(&pepper).await?));
+                    check.findings.sort_by_key(|finding| finding.severity);
+                }
+                match json {
+                    true => terminal::print_json(&check)?,
+                    false => report(&check).try_for_each(terminal::print)?,
+                }
                 match check.findings.iter().filter(|finding| finding.severity == Severity::Error).count() {
                     0 => Ok(()),
                     errors => bail!("the check found {errors} errors"),
@@ -60,28 +74,37 @@ impl Command {
     }
 }
 
-fn report(check: &Check) -> String {
-    let mut report = format!("schema {}", check.schema);
+/// Returns the finding where there are keys of another pepper than the one given.
+fn other_pepper(keys: &[ApiKey]) -> Option<Finding> {
+    const NAMED: usize = 10;
+    (!keys.is_empty()).then(|| Finding {
+        severity: Severity::Error,
+        what: format!("{} API keys of another pepper than the one given: a server with it does not start", keys.len()),
+        ids: keys.iter().take(NAMED).map(|key| key.id).collect(),
+    })
+}
+
+/// Returns the lines of a report.
+fn report(check: &Check) -> impl Iterator<Item = String> {
+    let mut first = format!("schema {}", check.schema);
     if let (Some(accounts), Some(workspaces)) = (check.accounts, check.workspaces) {
-        report += &format!(", {accounts} accounts, {workspaces} workspaces");
+        first += &format!(", {accounts} accounts, {workspaces} workspaces");
     }
-    for finding in &check.findings {
+    let findings = check.findings.iter().flat_map(|finding| {
         let severity = match finding.severity {
             Severity::Error => "error",
             Severity::Note => "note",
         };
-        report += &format!("\n{severity}: {}", finding.what);
-        for id in &finding.ids {
-            report += &format!("\n  {id}");
-        }
-    }
-    report
+        let ids = finding.ids.iter().map(|id| format!("  {id}"));
+        std::iter::once(format!("{severity}: {}", finding.what)).chain(ids)
+    });
+    std::iter::once(first).chain(findings)
 }
 
-/// How far work has come, on standard error: in place on a terminal, a line now and then elsewhere.
+/// Returns what shows on standard error how far work has come, twice a second at most.
 fn progress(what: &'static str) -> Progress {
     const PAUSE: Duration = Duration::from_millis(500);
-    let (terminal, mut last) = (stderr().is_terminal(), Instant::now());
+    let (in_place, mut last) = (stderr().is_terminal(), Instant::now());
     let mut shown = false;
     Box::new(move |done, all| {
         let ended = done == all;
@@ -89,9 +112,6 @@ fn progress(what: &'static str) -> Progress {
             return;
         }
         (last, shown) = (Instant::now(), true);
-        let percent = done * 100 / all.max(1);
-        let (start, end) = if terminal { ("\r", if ended { "\n" } else { "" }) } else { ("", "\n") };
-        // What can't be shown is no reason to stop the work.
-        let _ = write!(stderr(), "{start}{what} {percent} %{end}");
+        terminal::print_progress(what, done * 100 / all.max(1), in_place, ended);
     })
 }

@@ -1,11 +1,11 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Subcommand;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DatabaseArguments, PepperArguments, print, print_all};
+use super::{DatabaseArguments, PepperArguments, print, print_all, time::Time};
 use crate::{
     auth::api_key::generate,
     now,
@@ -56,43 +56,75 @@ impl Key {
         match self {
             Self::Create { account, name, expires_in, json, database, pepper } => {
                 let pepper = pepper.pepper()?;
+                let database = database.open().await?;
+                let others = database.keys_of_another_pepper(&pepper.check()).await?;
+                ensure!(
+                    others.is_empty(),
+                    "the database has keys of another pepper, with which this one would not work: {}: give the pepper that they were made with, or revoke them first",
+                    names(&others)
+                );
                 let key = generate().context("no random bytes for a key")?;
                 let expires_at = expires_in.map(expiry).transpose()?;
                 let new = NewKey { name, hash: pepper.hash(&key), pepper: pepper.check(), expires_at };
-                let stored = database.open().await?.create_key(account, new).await?;
+                let stored = database.create_key(account, new).await?;
                 #[derive(Serialize)]
                 struct Created<'a> {
                     key: &'a str,
                     #[serde(flatten)]
-                    stored: ApiKey,
+                    stored: Row,
                 }
-                print(json, &Created { key: &key, stored }, &key)
+                print(json, &Created { key: &key, stored: stored.into() }, &key)
             }
             Self::List { account, json, database } => {
-                print_all(json, &database.open_existing().await?.keys(account).await?, line)
+                let keys = database.open_existing().await?.keys(account).await?;
+                print_all(json, &keys.into_iter().map(Row::from).collect::<Vec<_>>(), Row::line)
             }
             Self::Revoke { key, database } => Ok(database.open_existing().await?.revoke_key(key).await?),
         }
     }
 }
 
-/// When a key that is valid so long from now expires, in milliseconds since the Unix epoch.
+/// Returns the first keys as a message names them.
+pub(super) fn names(keys: &[ApiKey]) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<_> = keys.iter().take(NAMED).map(|key| format!("{} ({})", key.id, key.name)).collect();
+    if let Some(more) = keys.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+/// A key as it is printed.
+#[derive(Serialize)]
+struct Row {
+    id: Uuid,
+    name: String,
+    account_id: Uuid,
+    created_at: Time,
+    expires_at: Option<Time>,
+}
+
+impl From<ApiKey> for Row {
+    fn from(key: ApiKey) -> Self {
+        let ApiKey { id, name, account_id, created_at, expires_at } = key;
+        Self { id, name, account_id, created_at: Time(created_at), expires_at: expires_at.map(Time) }
+    }
+}
+
+impl Row {
+    fn line(&self) -> String {
+        let expires = self.expires_at.map_or("never".into(), |time| time.to_string());
+        format!("{}  {}  made {}  expires {expires}", self.id, self.name, self.created_at)
+    }
+}
+
+/// Returns the expiry of a key that is valid so long from now, in milliseconds since the Unix epoch.
 fn expiry(valid: Duration) -> Result<i64> {
     let valid = i64::try_from(valid.as_millis()).ok();
-    // Dates are printed with four digits of the year.
+    // Times are printed with four digits of the year.
     const YEAR_9999: i64 = 253_370_764_800_000;
     valid
         .and_then(|valid| now().checked_add(valid))
         .filter(|expiry| *expiry < YEAR_9999)
         .context("--expires-in is too long")
-}
-
-fn line(key: &ApiKey) -> String {
-    let expires = key.expires_at.map_or("never".into(), date);
-    format!("{}  {}  made {}  expires {expires}", key.id, key.name, date(key.created_at))
-}
-
-fn date(milliseconds: i64) -> String {
-    let time: SystemTime = UNIX_EPOCH + Duration::from_millis(u64::try_from(milliseconds).unwrap_or_default());
-    humantime::format_rfc3339_seconds(time).to_string()
 }

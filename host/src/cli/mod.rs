@@ -6,28 +6,32 @@ mod config;
 mod database;
 mod key;
 mod log;
+mod lossy;
+mod manual;
 mod organization;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod parse;
+mod pepper;
 mod reload;
 mod serve;
+mod terminal;
+mod time;
 mod tls;
 mod workspace;
 
-use std::{ffi::OsStr, io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::{Arg, Parser, Subcommand, builder::TypedValueParser, error::ErrorKind};
+use clap::{Parser, Subcommand};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use crate::{
-    auth::api_key::Pepper,
-    storage::{
-        Database, DatabaseError,
-        postgres::{self, Postgres},
-        sqlite::{self, Sqlite},
-    },
+use self::{parse::Unrepeated, pepper::PepperArguments};
+use crate::storage::{
+    Database, DatabaseError,
+    postgres::{self, Postgres},
+    sqlite::{self, Sqlite},
 };
 
 /// Creates workspaces: one API operation as a sandboxed WebAssembly component, and its host.
@@ -42,11 +46,12 @@ const EXAMPLES: &str = "\
 Try it, with a throw-away database and a curl line to paste:
   workspaces serve --demo
 
-Set it up to stay:
-  export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)   # keep it: keys are lost without it
-  workspaces database migrate                            # PostgreSQL needs it once; SQLite does it by itself
+Set it up to stay; without the pepper keys are lost, so keep it. PostgreSQL
+needs `database migrate` once, SQLite does it itself. A key is printed once:
+  export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)
+  workspaces database migrate
   account=$(workspaces account create --name Ada)
-  workspaces key create $account                         # prints the key, once
+  workspaces key create $account
   workspaces serve
 
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
@@ -74,18 +79,20 @@ enum Command {
     #[command(subcommand)]
     Database(database::Command),
     Compile(compile::Compile),
+    Completions(manual::Completions),
+    Manual(manual::Manual),
 }
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return parse::print_usage(&error),
+    };
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[allow(clippy::print_stderr, reason = "the program's last word, also where the log is filtered")]
-            {
-                eprintln!("error: {error:#}");
-            }
+            terminal::print_error(&error);
             ExitCode::FAILURE
         }
     }
@@ -108,6 +115,8 @@ async fn run_async(command: Command) -> Result<()> {
         Command::Config(config) => config.run(),
         Command::Reload(reload) => reload.run(),
         Command::Compile(compile) => compile.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Manual(manual) => manual.run(),
         Command::Account(account) => account.run().await,
         Command::Organization(organization) => organization.run().await,
         Command::Key(key) => key.run().await,
@@ -120,7 +129,7 @@ async fn run_async(command: Command) -> Result<()> {
 #[derive(clap::Args)]
 struct DatabaseArguments {
     /// The database: sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME (several hosts, commas between, for a server with standbys)
-    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true, value_parser = AddressParser)]
+    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true, value_parser = Unrepeated(DatabaseAddress::read))]
     database: DatabaseAddress,
 }
 
@@ -165,6 +174,31 @@ impl DatabaseAddress {
         })
     }
 
+    /// Returns the address as the log shows it: an absolute path, or hosts and a name, without a password.
+    fn shown(&self) -> String {
+        match self {
+            Self::Memory => ":memory:".into(),
+            Self::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+            Self::Server(address) => {
+                let rest = address.split_once("://").map_or("", |(_, rest)| rest);
+                let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+                match credentials.contains('?') {
+                    // The parts can't be told apart for sure.
+                    true => "postgres".into(),
+                    false => format!("postgres://{}", rest.split('?').next().unwrap_or_default()),
+                }
+            }
+        }
+    }
+
+    /// Reads the option or variable. A line break behind it, as files end with, is no part of it.
+    fn read(text: &str) -> Result<Self, String> {
+        let address = Self::parse(pepper::without_line_break(text));
+        address.ok_or_else(|| {
+            "--database (WORKSPACES_DATABASE) is sqlite:PATH, sqlite::memory: or postgres://…".to_owned()
+        })
+    }
+
     fn parse(address: &str) -> Option<Self> {
         if address.starts_with("postgres://") || address.starts_with("postgresql://") {
             return Some(Self::Server(address.into()));
@@ -177,58 +211,18 @@ impl DatabaseAddress {
     }
 }
 
-/// Reads an address; clap's own errors would repeat it, with its password.
-#[derive(Clone)]
-struct AddressParser;
-
-impl TypedValueParser for AddressParser {
-    type Value = DatabaseAddress;
-
-    fn parse_ref(&self, command: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<Self::Value, clap::Error> {
-        value.to_str().and_then(DatabaseAddress::parse).ok_or_else(|| {
-            let message = "--database (WORKSPACES_DATABASE) is sqlite:PATH, sqlite::memory: or postgres://…";
-            command.clone().error(ErrorKind::ValueValidation, message)
-        })
-    }
-}
-
-/// The secret that API keys are hashed with.
-#[derive(clap::Args)]
-struct PepperArguments {
-    /// The secret that API keys are hashed with, the same for every command
-    #[arg(long = "key-pepper", env = "WORKSPACES_KEY_PEPPER", hide_env_values = true)]
-    pepper: Option<String>,
-}
-
-impl PepperArguments {
-    fn secret(&self) -> Result<&str> {
-        self.pepper.as_deref().filter(|pepper| !pepper.is_empty()).context(
-            "no key pepper: make one with `export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)` and keep it, keys are lost without it",
-        )
-    }
-
-    fn pepper(&self) -> Result<Pepper> {
-        Ok(Pepper::new(self.secret()?.as_bytes()))
-    }
-}
-
 /// Prints an answer: the line for people, or the value as JSON.
-fn print(json: bool, value: &impl Serialize, line: impl std::fmt::Display) -> Result<()> {
+fn print(json: bool, value: &impl Serialize, line: impl Display) -> Result<()> {
     match json {
-        true => say(serde_json::to_string(value)?),
-        false => say(line),
+        true => terminal::print_json(value),
+        false => terminal::print(line),
     }
 }
 
 /// Prints a list: one line each for people, or one JSON array.
 fn print_all<T: Serialize>(json: bool, values: &[T], line: impl Fn(&T) -> String) -> Result<()> {
     match json {
-        true => say(serde_json::to_string(values)?),
-        false => values.iter().try_for_each(|value| say(line(value))),
+        true => terminal::print_json(&values),
+        false => values.iter().try_for_each(|value| terminal::print(line(value))),
     }
-}
-
-/// A line on standard output; where nobody reads it, as behind `| head`, an error and no panic.
-fn say(line: impl std::fmt::Display) -> Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
 }

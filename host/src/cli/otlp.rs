@@ -22,14 +22,20 @@ use tokio::{runtime::Handle, time::timeout};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
+use super::parse::Unrepeated;
 use crate::tls;
 
 /// Where traces go.
 #[derive(clap::Args)]
 pub(super) struct OtlpArguments {
     /// Send traces of requests to this collector, by OTLP over HTTP: http://HOST:4318 or https://…
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true, value_parser = Unrepeated(endpoint))]
     otlp_endpoint: Option<Uri>,
+}
+
+/// Reads the address, which may hold a password.
+fn endpoint(text: &str) -> Result<Uri, String> {
+    text.parse().map_err(|error| format!("{error}: a collector is http://HOST:4318 or https://…"))
 }
 
 /// How long a collector may take for what it is sent, and for all that is left at the end.

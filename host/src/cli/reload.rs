@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{say, serve::admin::ADMIN};
+use super::{serve::admin::ADMIN, terminal};
 
 /// Have a running server load its configuration and components anew
 ///
@@ -17,7 +17,7 @@ use super::{say, serve::admin::ADMIN};
 #[derive(Args)]
 pub(super) struct Reload {
     /// The server's administration address, see `serve --admin`
-    #[arg(long, env = "WORKSPACES_ADMIN", default_value = "127.0.0.1:9090")]
+    #[arg(long, env = "WORKSPACES_ADMIN", hide_env_values = true, default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
     /// Print JSON
     #[arg(long)]
@@ -39,11 +39,11 @@ impl Reload {
             serde_json::from_str(&body).context("the answer is not that of a server's administration")?;
         let reports = answer["tenants"].as_array().map(Vec::as_slice).unwrap_or_default();
         match self.json {
-            true => say(&answer)?,
+            true => terminal::print_json(&answer)?,
             false => reports.iter().try_for_each(|report| {
                 let [tenant, outcome, reason] = ["tenant", "outcome", "reason"].map(|key| report[key].as_str());
                 let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-                say(format_args!("{} {}{reason}", outcome.unwrap_or_default(), tenant.unwrap_or_default()))
+                terminal::print(format_args!("{} {}{reason}", outcome.unwrap_or_default(), tenant.unwrap_or_default()))
             })?,
         }
         if let Some(message) = answer["message"].as_str() {

@@ -9,10 +9,10 @@ use crate::http::tls::Tls;
 #[group(requires_all = ["tls_certificate", "tls_key"])]
 pub(super) struct TlsArguments {
     /// Speak TLS with this certificate: a PEM file, the certificates between it and its authority behind it
-    #[arg(long, env = "WORKSPACES_TLS_CERTIFICATE", value_name = "FILE", required = false)]
+    #[arg(long, env = "WORKSPACES_TLS_CERTIFICATE", hide_env_values = true, value_name = "FILE", required = false)]
     tls_certificate: PathBuf,
     /// The certificate's private key: a PEM file, without a password
-    #[arg(long, env = "WORKSPACES_TLS_KEY", value_name = "FILE", required = false)]
+    #[arg(long, env = "WORKSPACES_TLS_KEY", hide_env_values = true, value_name = "FILE", required = false)]
     tls_key: PathBuf,
 }
 

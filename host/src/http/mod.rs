@@ -33,6 +33,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
 use self::answer::Refusal;
+#[cfg(feature = "cli")]
+pub(crate) use self::request_id::ANSWERED;
 pub use self::tenants::gateway;
 use crate::{Workspaces, excerpt::excerpt, runtime::Error};
 

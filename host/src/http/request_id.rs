@@ -17,6 +17,9 @@ use crate::excerpt::excerpt;
 /// The header a request's id comes in and goes back in.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Name of the event that is a request's line in the log.
+pub(crate) const ANSWERED: &str = "answered";
+
 /// The longest id that is taken from a client, in bytes.
 const MAX_LENGTH: usize = 128;
 
@@ -28,14 +31,16 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
     let id = taken(&request).unwrap_or_else(|| Uuid::now_v7().to_string());
     // Of the highest level: an error's line names its request whatever else is logged.
     let span = tracing::error_span!("request", id, tenant = Empty, trace_id = Empty);
-    span.record("trace_id", trace_context::join(&span, request.headers()));
+    if let Some(trace) = trace_context::join(&span, request.headers()) {
+        span.record("trace_id", trace);
+    }
     let method = excerpt(request.method().as_str(), MAX_LENGTH).into_owned();
     let (path, start) = (excerpt(request.uri().path(), MAX_PATH).into_owned(), Instant::now());
     async move {
         let mut response = next.run(request).await;
         let latency_ms = start.elapsed().as_micros() as f64 / 1000.0;
-        let reason = Reason::of(&response);
-        tracing::info!(%method, path, status = response.status().as_u16(), latency_ms, reason = reason.as_deref(), "answered");
+        let (status, reason) = (response.status().as_u16(), Reason::of(&response));
+        tracing::info!(name: ANSWERED, status, %method, path, latency_ms, reason = reason.as_deref(), "answered");
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(X_REQUEST_ID, id);
         }

@@ -51,13 +51,13 @@ pub trait Database: Storage + Directory {
     /// [`DatabaseError::NotFound`] where there is no such key.
     async fn revoke_key(&self, id: Uuid) -> Result<(), DatabaseError>;
 
-    /// Whether a key is stored that was hashed with another pepper than the one with this
-    /// [check](crate::auth::api_key::Pepper::check).
+    /// Returns the keys that were hashed with another pepper than the one with this
+    /// [check](crate::auth::api_key::Pepper::check), oldest first.
     ///
     /// # Errors
     ///
     /// Where the database can't answer.
-    async fn has_keys_of_another_pepper(&self, check: &str) -> Result<bool, DatabaseError>;
+    async fn keys_of_another_pepper(&self, check: &str) -> Result<Vec<ApiKey>, DatabaseError>;
 
     /// The workspaces, of one account or of all, oldest first; one row for each organization of a
     /// workspace that is linked to more than one.
@@ -161,11 +161,18 @@ pub struct Check {
 /// What half-made workspaces and deletions leave, by what it means and the query of its ids: the
 /// same for every backend.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(super) const ODDITIES: [(Severity, &str, &str); 3] = [
+pub(super) const ODDITIES: [(Severity, &str, &str); 4] = [
     (
         Severity::Error,
         "accounts without account_info: a create stopped half-way",
         "SELECT id FROM accounts WHERE NOT EXISTS (SELECT 1 FROM account_info WHERE account_id = accounts.id)",
+    ),
+    (
+        Severity::Error,
+        "API keys of another pepper than most keys: the server starts with neither pepper; revoke these",
+        "SELECT key_id FROM key_peppers JOIN account_api_keys ON account_api_keys.id = key_id WHERE pepper <>
+             (SELECT pepper FROM key_peppers JOIN account_api_keys ON account_api_keys.id = key_id
+              GROUP BY pepper ORDER BY count(*) DESC, pepper LIMIT 1)",
     ),
     (
         Severity::Note,

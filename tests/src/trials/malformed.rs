@@ -117,6 +117,9 @@ fn attack(program: &str, requests: usize, seed: u64) -> Result<Report> {
     })?;
     report.took = start.elapsed();
     ensure!(server.send("GET", "/healthz", &[], b"")?.status == 200, "the server is not well");
+    // The log is written to its end when the server stops.
+    server.signal("TERM")?;
+    ensure!(server.wait()? == 0, "the server did not stop well");
     let written = fs::read_to_string(&log)?;
     ensure!(written.is_empty(), "the server's log is not empty: {}", &written[..written.floor_char_boundary(4000)]);
     let count = "SELECT count(*) FROM account_workspace_ids";

@@ -17,7 +17,10 @@ use toml::Spanned;
 use uuid::Uuid;
 
 use super::{
-    super::DatabaseAddress,
+    super::{
+        DatabaseAddress,
+        pepper::{self, PEPPER},
+    },
     plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
 };
 use crate::{
@@ -35,9 +38,6 @@ const SHARE: usize = 4;
 
 /// Maximum size of a configuration: some thousand tenants.
 const CONFIGURATION: Limit = Limit::fixed(4 << 20);
-
-/// Maximum size of a file with a key pepper.
-const PEPPER: Limit = Limit::fixed(4 << 10);
 
 /// Reads a file; paths in it are relative to its folder.
 ///
@@ -237,9 +237,7 @@ impl Section<'_> {
                 "no key pepper: give key-pepper-file = \"FILE\", made with `openssl rand -hex 32`, or key-pepper-env = \"NAME\""
             ),
         };
-        let pepper = pepper.trim().to_owned();
-        ensure!(!pepper.is_empty(), "the key pepper is empty: make one with `openssl rand -hex 32`");
-        Ok(pepper)
+        pepper::checked(&pepper)
     }
 
     fn tokens(&self, jwt: &JwtSection) -> Result<TokenPlan> {

@@ -5,7 +5,6 @@ use uuid::Uuid;
 
 use crate::{
     auth::api_key::{Pepper, generate},
-    cli::say,
     storage::{Database, NewKey},
 };
 
@@ -32,16 +31,43 @@ impl Demo {
         Ok(Self { organization, accounts })
     }
 
-    pub(super) fn print(&self, address: &str) -> Result<()> {
-        let [(ada, key), (grace, other)] = &self.accounts;
-        say(format_args!(
-            "\nA throw-away database, gone when this stops:\n  organization {}\n  account      {ada}  key {key}\n  account      {grace}  key {other}\n",
-            self.organization
-        ))?;
-        say("Paste this into another terminal:\n")?;
-        say(format_args!(
-            "curl -i {address}/api/workspaces -H 'x-api-key: {key}' -H 'Content-Type: application/json' -d '{{\"name\":\"My first workspace\",\"organization_id\":\"{}\"}}'\n",
-            self.organization
-        ))
+    /// Returns the lines that tell people what there is and what to try.
+    pub(super) fn lines(&self, address: &str) -> Vec<String> {
+        let [(ada, ada_key), (grace, grace_key)] = &self.accounts;
+        let organization = self.organization;
+        let curl = |key: &str, body: String| {
+            vec![
+                format!("curl -i {address}/api/workspaces \\"),
+                format!("  -H 'x-api-key: {key}' \\"),
+                "  -H 'Content-Type: application/json' \\".to_owned(),
+                format!("  -d '{body}'"),
+            ]
+        };
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        [
+            lines(
+                "\nA database in memory, gone when this stops. It holds an organization and its\n\
+                 members Ada and Grace. Each may create workspaces for itself, for the other and\n\
+                 for the organization. An API key says who asks.",
+            ),
+            vec![
+                String::new(),
+                format!("  organization  {organization}"),
+                format!("  Ada           {ada}"),
+                format!("    API key     {ada_key}"),
+                format!("  Grace         {grace}"),
+                format!("    API key     {grace_key}"),
+            ],
+            lines("\nPaste this into another terminal. It creates a workspace of Ada's for the\norganization, and answers 201:\n\n"),
+            curl(ada_key, format!("{{\"name\":\"First\",\"organization_id\":\"{organization}\"}}")),
+            lines("\nThe same for an account that is not there, which answers 403:\n\n"),
+            curl(grace_key, format!("{{\"account_id\":\"{}\"}}", Uuid::nil())),
+            vec![
+                String::new(),
+                format!("The API's description is at {address}/openapi.json. Below is the log."),
+                "Ctrl-C stops the server.".to_owned(),
+            ],
+        ]
+        .concat()
     }
 }

@@ -21,7 +21,10 @@ use tokio::{
 };
 
 use super::{
-    super::compile::{NotCompiled, component_file},
+    super::{
+        compile::{NotCompiled, component_file},
+        key,
+    },
     plan::{Compiler, DatabasePlan, TenantPlan, TokenPlan},
 };
 use crate::{
@@ -239,9 +242,11 @@ impl Load {
             return Ok((Outcome::Swapped, (plan, workspaces)));
         }
         let pepper = plan.pepper.as_bytes();
+        let others = database.keys_of_another_pepper(&Pepper::new(pepper).check()).await?;
         ensure!(
-            !database.has_keys_of_another_pepper(&Pepper::new(pepper).check()).await?,
-            "the database holds keys that were hashed with another pepper, and would refuse them: start with the WORKSPACES_KEY_PEPPER they were made with, or revoke them first"
+            others.is_empty(),
+            "the database has keys that were hashed with another pepper, and would refuse them: {}: start with the pepper they were made with, or revoke them first",
+            key::names(&others)
         );
         let mut auth: Arc<dyn Auth> = Arc::new(ApiKeys::new(database.clone(), pepper, plan.administrators));
         if let Some(TokenPlan { keys, options, .. }) = plan.tokens.clone() {

@@ -4,6 +4,7 @@ mod demo;
 mod load;
 pub(super) mod plan;
 mod reload;
+mod started;
 
 use std::{
     collections::HashSet,
@@ -32,8 +33,12 @@ use self::{
     load::Loader,
     plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
     reload::{Reloader, Stamps},
+    started::Addresses,
 };
-use super::{DatabaseAddress, DatabaseArguments, PepperArguments, log::LogArguments, say, tls::TlsArguments};
+use super::{
+    DatabaseAddress, DatabaseArguments, log::LogArguments, parse::Unrepeated, pepper::PepperArguments, terminal::Lines,
+    tls::TlsArguments,
+};
 use crate::{
     Share,
     auth::{
@@ -58,7 +63,7 @@ pub(super) struct Serve {
     #[arg(long)]
     listen: Option<SocketAddr>,
     /// The address of the administration (metrics, tenants, reload), by default none; keep it from strangers
-    #[arg(long, env = "WORKSPACES_ADMIN")]
+    #[arg(long, env = "WORKSPACES_ADMIN", hide_env_values = true)]
     admin: Option<SocketAddr>,
     /// How many connections of clients to hold open at most, by default 8192; fewer where the system allows fewer files
     #[arg(long, value_name = "N")]
@@ -70,7 +75,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
     /// The organization whose members may create workspaces for any account
-    #[arg(long, env = "WORKSPACES_ADMIN_ORGANIZATION", value_name = "UUID")]
+    #[arg(long, env = "WORKSPACES_ADMIN_ORGANIZATION", hide_env_values = true, value_name = "UUID")]
     admin_organization: Option<Uuid>,
     #[command(flatten)]
     log: LogArguments,
@@ -98,19 +103,19 @@ pub(super) struct Serve {
 #[group(requires_all = ["jwt_keys", "jwt_issuer", "jwt_audience"])]
 struct TokenArguments {
     /// Take JWTs that these keys signed: a PEM file with a public key, a JWKS file, or a JWKS address (https://…)
-    #[arg(long, env = "WORKSPACES_JWT_KEYS", value_name = "FILE|URL", required = false)]
+    #[arg(long, env = "WORKSPACES_JWT_KEYS", hide_env_values = true, value_name = "FILE|URL", required = false, value_parser = Unrepeated(key_source))]
     jwt_keys: KeySource,
     /// The `iss` that a JWT has to have
-    #[arg(long, env = "WORKSPACES_JWT_ISSUER", value_name = "ISSUER", required = false)]
+    #[arg(long, env = "WORKSPACES_JWT_ISSUER", hide_env_values = true, value_name = "ISSUER", required = false)]
     jwt_issuer: String,
     /// The `aud` that a JWT has to have
-    #[arg(long, env = "WORKSPACES_JWT_AUDIENCE", value_name = "AUDIENCE", required = false)]
+    #[arg(long, env = "WORKSPACES_JWT_AUDIENCE", hide_env_values = true, value_name = "AUDIENCE", required = false)]
     jwt_audience: String,
     /// The claim of a JWT that holds the caller's account
-    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", value_name = "CLAIM", default_value = jwt::ACCOUNT_CLAIM)]
+    #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", hide_env_values = true, value_name = "CLAIM", default_value = jwt::ACCOUNT_CLAIM)]
     jwt_account_claim: String,
     /// How old keys from an address may become while they can't be fetched again, 1s at least; then tokens get 503
-    #[arg(long, env = "WORKSPACES_JWT_KEYS_MAX_AGE", value_name = "TIME", default_value = "1h", value_parser = keys_max_age)]
+    #[arg(long, env = "WORKSPACES_JWT_KEYS_MAX_AGE", hide_env_values = true, value_name = "TIME", default_value = "1h", value_parser = keys_max_age)]
     jwt_keys_max_age: Duration,
 }
 
@@ -123,6 +128,11 @@ fn keys_max_age(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads the place of the keys; an address may hold a password.
+fn key_source(text: &str) -> Result<KeySource, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
 /// What the one tenant is called that options describe.
 const ONLY: &str = "default";
 
@@ -131,7 +141,8 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
-        let _log = self.log.install()?;
+        let metrics = Metrics::default();
+        let _log = self.log.install(&metrics)?;
         let (shutdown, hangup) = (shutdown()?, signal(SignalKind::hangup())?);
         let (mut shutdown, serve) = (pin!(shutdown), Arc::new(self));
         let reader = serve.clone();
@@ -149,11 +160,10 @@ impl Serve {
             None => None,
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let mut addresses = Addresses { clients: format!("{scheme}://{}", listener.local_addr()?), admin: None };
+        let mut addresses = Addresses::new(format!("{scheme}://{}", listener.local_addr()?))?;
         let tenants: Vec<_> = plan.tenants.iter().map(TenantPlan::loading).collect();
         let gateway = Arc::new(Gateway::new(tenants.clone())?);
         let sandboxes = Sandboxes::new(plan.pool.clone())?;
-        let metrics = Metrics::default();
 
         let (reload, waiters) = mpsc::channel(1);
         if let Some(admin) = admin {
@@ -240,7 +250,7 @@ impl Serve {
                 biased;
                 (_, reports) = &mut load => reports,
                 () = grace => {
-                    addresses.print()?;
+                    addresses.announce(plan, tenants);
                     announced = true;
                     load.await.1
                 }
@@ -251,8 +261,9 @@ impl Serve {
         match failed.as_slice() {
             [(_, reason)] if reports.len() == 1 => bail!("{reason}"),
             failed => {
-                let lines: Vec<_> = failed.iter().map(|(tenant, reason)| format!("\n  {tenant}: {reason}")).collect();
-                ensure!(failed.len() < reports.len(), "no tenant could be loaded:{}", lines.concat());
+                let reasons = failed.iter().map(|(tenant, reason)| format!("  {tenant}: {reason}"));
+                let lines = || Lines(std::iter::once("no tenant could be loaded:".to_owned()).chain(reasons).collect());
+                ensure!(failed.len() < reports.len(), lines());
             }
         }
         let demo = match self.demo {
@@ -263,12 +274,12 @@ impl Serve {
             false => None,
         };
         if !announced {
-            addresses.print()?;
+            addresses.announce(plan, tenants);
         }
-        match demo {
-            Some(demo) => demo.print(&addresses.clients),
-            None => Ok(()),
+        if let Some(demo) = demo {
+            addresses.print(&demo.lines(&addresses.clients));
         }
+        Ok(())
     }
 
     /// What is to be served, as the file says now, or the options.
@@ -293,7 +304,7 @@ impl Serve {
                 let random = generate().context("no random bytes")?;
                 (DatabaseAddress::Memory, self.demo_pepper.get_or_init(|| random).clone())
             }
-            false => (self.database.database.clone(), self.pepper.secret()?.to_owned()),
+            false => (self.database.database.clone(), self.pepper.secret()?),
         };
         let tokens = self.tokens.as_ref().map(|tokens| {
             let TokenArguments { jwt_keys, jwt_issuer, jwt_audience, jwt_account_claim, jwt_keys_max_age } = tokens;
@@ -326,22 +337,6 @@ struct Prepared {
     tls: Option<Arc<Tls>>,
     /// The files as they were before.
     read: Stamps,
-}
-
-/// Where the server is reached, as URLs.
-struct Addresses {
-    clients: String,
-    admin: Option<String>,
-}
-
-impl Addresses {
-    fn print(&self) -> Result<()> {
-        say(format_args!("listening on {}", self.clients))?;
-        match &self.admin {
-            Some(admin) => say(format_args!("administration on {admin}")),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Longest time for which the server waits for tenants that are still being loaded before it prints its addresses.

@@ -18,6 +18,18 @@ use crate::{
     storage::{Account, ApiKey, Check, Database, DatabaseError, NewKey, Progress, Quota, Storage, WorkspaceRow},
 };
 
+/// Query of API keys, of those that the rest of it says.
+macro_rules! keys {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, account, floor(extract(epoch FROM created_at) * 1000)::bigint AS created_at,
+                CASE WHEN isfinite(expires_at) THEN floor(extract(epoch FROM expires_at) * 1000)::bigint END AS expires_at
+            FROM public.account_api_keys ",
+            $rest
+        )
+    };
+}
+
 #[async_trait]
 impl Database for Postgres {
     fn for_tenant(&self, tenant: &str, quota: Quota) -> Arc<dyn Storage> {
@@ -82,25 +94,9 @@ impl Database for Postgres {
 
     async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError> {
         self.require_account("account", account).await?;
-        const LIST: Statement = Statement {
-            sql: "SELECT id, name, account,
-                    floor(extract(epoch FROM created_at) * 1000)::bigint AS created_at,
-                    CASE WHEN isfinite(expires_at) THEN floor(extract(epoch FROM expires_at) * 1000)::bigint END
-                        AS expires_at
-                FROM public.account_api_keys WHERE account = $1 ORDER BY account_api_keys.created_at, id",
-            types: &[Type::UUID],
-        };
-        let rows = self.connections.query(&LIST, &[&account]).await?;
-        let key = |row: &Row| {
-            Ok(ApiKey {
-                id: column(row, "id")?,
-                name: column(row, "name")?,
-                account_id: column(row, "account")?,
-                created_at: column(row, "created_at")?,
-                expires_at: column(row, "expires_at")?,
-            })
-        };
-        rows.iter().map(key).collect::<Result<_, Failure>>().map_err(DatabaseError::from)
+        const LIST: Statement =
+            Statement { sql: keys!("WHERE account = $1 ORDER BY account_api_keys.created_at, id"), types: &[Type::UUID] };
+        self.connections.query(&LIST, &[&account]).await?.iter().map(api_key).collect()
     }
 
     async fn revoke_key(&self, id: Uuid) -> Result<(), DatabaseError> {
@@ -115,14 +111,15 @@ impl Database for Postgres {
         }
     }
 
-    async fn has_keys_of_another_pepper(&self, check: &str) -> Result<bool, DatabaseError> {
+    async fn keys_of_another_pepper(&self, check: &str) -> Result<Vec<ApiKey>, DatabaseError> {
         const FIND: Statement = Statement {
-            sql: "SELECT EXISTS (SELECT FROM workspaces.key_peppers
-                JOIN public.account_api_keys ON id = key_id WHERE pepper <> $1) AS others",
+            sql: keys!(
+                "JOIN workspaces.key_peppers ON key_id = id
+                WHERE pepper <> $1 ORDER BY account_api_keys.created_at, id"
+            ),
             types: &[Type::TEXT],
         };
-        let rows = self.connections.query(&FIND, &[&check]).await?;
-        Ok(rows.first().map(|row| column(row, "others")).transpose()?.unwrap_or(false))
+        self.connections.query(&FIND, &[&check]).await?.iter().map(api_key).collect()
     }
 
     async fn workspaces(&self, account: Option<Uuid>) -> Result<Vec<WorkspaceRow>, DatabaseError> {
@@ -163,6 +160,16 @@ impl Database for Postgres {
                 .into(),
         ))
     }
+}
+
+fn api_key(row: &Row) -> Result<ApiKey, DatabaseError> {
+    Ok(ApiKey {
+        id: column(row, "id")?,
+        name: column(row, "name")?,
+        account_id: column(row, "account")?,
+        created_at: column(row, "created_at")?,
+        expires_at: column(row, "expires_at")?,
+    })
 }
 
 impl Postgres {

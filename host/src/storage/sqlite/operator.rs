@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode, Row, params};
 use uuid::Uuid;
 
 use super::{DatabaseError, Sqlite, create::insert_account, maintenance};
@@ -81,12 +81,7 @@ impl Database for Sqlite {
                     "SELECT id, name, account, created_at, expires_at FROM account_api_keys
                      WHERE account = ?1 ORDER BY id",
                 )?;
-                let keys = statement.query_map([account], |row| {
-                    let (id, name, account_id, created_at, expires_at) =
-                        (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                    Ok(ApiKey { id, name, account_id, created_at, expires_at })
-                })?;
-                Ok(keys.collect::<Result<_, _>>()?)
+                Ok(statement.query_map([account], api_key)?.collect::<Result<_, _>>()?)
             })
             .await
     }
@@ -104,13 +99,16 @@ impl Database for Sqlite {
             .await
     }
 
-    async fn has_keys_of_another_pepper(&self, check: &str) -> Result<bool, DatabaseError> {
+    async fn keys_of_another_pepper(&self, check: &str) -> Result<Vec<ApiKey>, DatabaseError> {
         let check = check.to_owned();
         // A server asks at its start, where only the writer is there.
         self.writer
             .run(move |session| {
-                let others = "SELECT EXISTS (SELECT 1 FROM key_peppers WHERE pepper <> ?1)";
-                Ok(session.connection.query_row(others, [check], |row| row.get(0))?)
+                let mut statement = session.connection.prepare(
+                    "SELECT id, name, account, created_at, expires_at FROM account_api_keys
+                     JOIN key_peppers ON key_id = id WHERE pepper <> ?1 ORDER BY id",
+                )?;
+                Ok(statement.query_map([check], api_key)?.collect::<Result<_, _>>()?)
             })
             .await
     }
@@ -159,6 +157,12 @@ impl Database for Sqlite {
         let to = to.to_owned();
         self.reader().await?.run(move |session| maintenance::backup(&session.connection, &to, progress)).await
     }
+}
+
+fn api_key(row: &Row<'_>) -> Result<ApiKey, rusqlite::Error> {
+    let (id, name, account_id, created_at, expires_at) =
+        (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+    Ok(ApiKey { id, name, account_id, created_at, expires_at })
 }
 
 fn require_account(connection: &Connection, what: &str, id: Uuid) -> Result<(), DatabaseError> {

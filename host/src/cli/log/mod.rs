@@ -1,0 +1,188 @@
+//! The log, on standard error: one line an event, whatever the words in it. Nothing waits for its reader.
+
+mod format;
+
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    env,
+    io::{self, IsTerminal as _},
+    panic::{self, PanicHookInfo},
+    str::FromStr,
+};
+
+use anyhow::Context as _;
+use tracing::Level;
+use tracing_subscriber::{
+    Layer as _,
+    field::MakeExt as _,
+    filter::{LevelFilter, Targets},
+    fmt::{MakeWriter, format::debug_fn},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+use self::format::{Human, write_field};
+use super::{
+    lossy::Lossy,
+    terminal::{escape_json, standard_error},
+};
+use crate::metrics::Metrics;
+
+/// What is logged, and how.
+#[derive(clap::Args)]
+pub(super) struct LogArguments {
+    /// What to log: off, error, warn, info, debug or trace; also by module, as in warn,workspaces_host=debug
+    #[arg(long, env = "WORKSPACES_LOG", value_name = "LEVELS", default_value = "info", hide_env_values = true)]
+    log: Levels,
+    /// How to log: a line of text an event, or a line of JSON
+    #[arg(long, env = "WORKSPACES_LOG_FORMAT", value_name = "FORMAT", default_value = "human", hide_env_values = true)]
+    log_format: Format,
+    #[cfg(feature = "otlp")]
+    #[command(flatten)]
+    otlp: super::otlp::OtlpArguments,
+}
+
+/// The running log; the last lines are written when it is dropped.
+pub(super) struct Log {
+    // First, as it logs when it is dropped.
+    #[cfg(feature = "otlp")]
+    _traces: Option<super::otlp::Traces>,
+    _lines: Flush,
+}
+
+/// Lines that are written to the end when this is dropped.
+struct Flush(Lossy);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+/// Levels that are logged, for all or by module.
+#[derive(Clone)]
+struct Levels(Targets);
+
+impl FromStr for Levels {
+    type Err = String;
+
+    /// Reads levels. A word that is no level is refused: `Targets` would take it for a module.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split(',').filter(|part| !part.contains('='));
+        if let Some(word) = words.find(|word| word.trim().parse::<LevelFilter>().is_err()) {
+            return Err(format!(
+                "{word:?} is no level: give off, error, warn, info, debug or trace, and a module's as in workspaces_host=debug"
+            ));
+        }
+        text.parse().map(Self).map_err(|error| format!("{error}: give levels as in warn,workspaces_host=debug"))
+    }
+}
+
+impl LogArguments {
+    /// Has the whole process log so, panics too.
+    pub(super) fn install(&self, metrics: &Metrics) -> anyhow::Result<Log> {
+        let dropped = metrics.log_lines_dropped();
+        let output = standard_error().context("no standard error to log to")?;
+        let lossy = Lossy::start(
+            "log",
+            output,
+            move |count| _ = dropped.inc_by(count),
+            |count| tracing::warn!(count, "log lines dropped: nobody read them in time"),
+        );
+        let lines = tracing_subscriber::fmt::layer();
+        let lines = match self.log_format {
+            Format::Human => lines
+                .event_format(Human { colour: is_coloured() })
+                .fmt_fields(debug_fn(write_field).delimited(" "))
+                .with_writer(Writer { lines: lossy.clone(), json: false })
+                .boxed(),
+            Format::Json => {
+                let writer = Writer { lines: lossy.clone(), json: true };
+                lines.json().flatten_event(true).with_span_list(false).with_writer(writer).boxed()
+            }
+        };
+        // What is wrong with the log itself is logged at any level.
+        let Levels(levels) = self.log.clone();
+        let levels = levels.with_target(module_path!(), Level::WARN);
+        let registry = tracing_subscriber::registry();
+        #[cfg(feature = "otlp")]
+        let (traces, registry) = {
+            let (traces, layer) = self.otlp.layer()?.unzip();
+            (traces, registry.with(layer))
+        };
+        registry.with(lines.with_filter(levels)).init();
+        panic::set_hook(Box::new(log_panic));
+        Ok(Log {
+            #[cfg(feature = "otlp")]
+            _traces: traces,
+            _lines: Flush(lossy),
+        })
+    }
+}
+
+/// Returns whether the log's reader is a terminal that shows colours, and the user wants them (no-color.org).
+fn is_coloured() -> bool {
+    let is_unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    io::stderr().is_terminal() && !is_unwanted
+}
+
+/// Logs a panic; the default hook would wait for a reader of standard error.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let (thread, backtrace) = (std::thread::current(), Backtrace::capture());
+    let cause = panic.payload_as_str().unwrap_or_default();
+    let at = panic.location().map(tracing::field::display);
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(cause, at, thread = thread.name(), %backtrace, "panicked"),
+        _ => tracing::error!(cause, at, thread = thread.name(), "panicked"),
+    }
+}
+
+/// Writer of events, each of which comes in one piece.
+struct Writer {
+    lines: Lossy,
+    json: bool,
+}
+
+impl<'a> MakeWriter<'a> for Writer {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl io::Write for &Writer {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.json {
+            true => self.lines.push(escape_json(&String::from_utf8_lossy(line)).as_bytes()),
+            false => self.lines.push(line),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_are_no_levels_are_refused() {
+        for text in ["info", "OFF", "warn,workspaces_host=debug", "workspaces_host::http=trace,hyper=off", "3"] {
+            assert!(text.parse::<Levels>().is_ok(), "{text}");
+        }
+        for text in ["verbose", "", "info,", "workspaces_host", "warn,hyper", "hyper=loud", "info debug"] {
+            assert!(text.parse::<Levels>().is_err(), "{text}");
+        }
+    }
+}
