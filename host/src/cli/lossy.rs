@@ -23,7 +23,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 thread_local! {
-    /// Whether this is a writing thread, whose own lines always have room.
+    /// Mark of a writing thread, whose own lines always have room.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -204,9 +204,8 @@ mod tests {
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            match self.0.recv() {
-                Ok(false) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Ok(true) | Err(_) => {}
+            if let Ok(false) = self.0.recv() {
+                return Err(io::ErrorKind::BrokenPipe.into());
             }
             self.1.lock().unwrap_or_else(PoisonError::into_inner).extend(bytes);
             Ok(bytes.len())

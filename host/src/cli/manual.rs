@@ -1,4 +1,4 @@
-//! What the program says about itself to shells and to `man`.
+//! Descriptions of the program for shells and for `man`.
 
 use std::io::{Write as _, stdout};
 

@@ -19,7 +19,7 @@ use crate::{cli::terminal::Escaping, http::ANSWERED};
 
 /// Format of a line for people.
 pub(super) struct Human {
-    /// Whether the level is coloured.
+    /// Colours for the level.
     pub(super) colour: bool,
 }
 
@@ -64,7 +64,7 @@ fn colour(level: Level) -> u8 {
 /// An event's fields.
 struct Line<'a> {
     writer: Writer<'a>,
-    /// Whether the event is a request's answer, which begins with values that need no names.
+    /// Mark of a request's answer, whose line begins with values that need no names.
     bare: bool,
     result: fmt::Result,
 }

@@ -28,13 +28,13 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// What is logged, and how.
+/// Options of the log.
 #[derive(clap::Args)]
 pub(super) struct LogArguments {
-    /// What to log: off, error, warn, info, debug or trace; also by module, as in warn,workspaces_host=debug
+    /// Levels to log: off, error, warn, info, debug or trace; also by module, as in warn,workspaces_host=debug
     #[arg(long, env = "WORKSPACES_LOG", value_name = "LEVELS", default_value = "info", hide_env_values = true)]
     log: Levels,
-    /// How to log: a line of text an event, or a line of JSON
+    /// Format of the log: a line of text an event, or a line of JSON
     #[arg(long, env = "WORKSPACES_LOG_FORMAT", value_name = "FORMAT", default_value = "human", hide_env_values = true)]
     log_format: Format,
     #[cfg(feature = "otlp")]

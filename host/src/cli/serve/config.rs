@@ -20,6 +20,7 @@ use super::{
     super::{
         DatabaseAddress,
         pepper::{self, PEPPER},
+        terminal::Lines,
     },
     plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
 };
@@ -53,7 +54,8 @@ pub(in crate::cli) fn read(path: &Path) -> Result<Plan> {
         // The first line says no more than where it is.
         let (_, shown) = shown.split_once('\n').unwrap_or_default();
         let shown = shown.trim_end().trim_end_matches(error.message()).trim_end();
-        anyhow!("{name}:{line}: {}\n{shown}", error.message())
+        let first = format!("{name}:{line}: {}", error.message());
+        Lines(std::iter::once(first).chain(shown.lines().map(str::to_owned)).collect())
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let pool = file.pool.pool();

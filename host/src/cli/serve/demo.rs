@@ -64,8 +64,9 @@ impl Demo {
             curl(grace_key, format!("{{\"account_id\":\"{}\"}}", Uuid::nil())),
             vec![
                 String::new(),
-                format!("The API's description is at {address}/openapi.json. Below is the log."),
-                "Ctrl-C stops the server.".to_owned(),
+                "Next: change the name, leave out the key, send a request twice with the same".to_owned(),
+                "Idempotency-Key. The API is described here, and Ctrl-C stops the server:".to_owned(),
+                format!("{address}/openapi.json"),
             ],
         ]
         .concat()

@@ -94,8 +94,10 @@ impl Database for Postgres {
 
     async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError> {
         self.require_account("account", account).await?;
-        const LIST: Statement =
-            Statement { sql: keys!("WHERE account = $1 ORDER BY account_api_keys.created_at, id"), types: &[Type::UUID] };
+        const LIST: Statement = Statement {
+            sql: keys!("WHERE account = $1 ORDER BY account_api_keys.created_at, id"),
+            types: &[Type::UUID],
+        };
         self.connections.query(&LIST, &[&account]).await?.iter().map(api_key).collect()
     }
 
