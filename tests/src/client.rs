@@ -1,12 +1,19 @@
 //! A client that keeps its connection, for load.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 
 use crate::Answer;
 
@@ -15,19 +22,69 @@ pub struct Client {
     address: SocketAddr,
     key: String,
     path: String,
-    connection: Option<BufReader<TcpStream>>,
+    timeout: Duration,
+    tls: Option<Arc<ClientConfig>>,
+    connection: Option<BufReader<Box<dyn Stream>>>,
 }
+
+/// Plain or TLS connection.
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// Longest wait for some of an answer by default.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Client {
     /// A client of the server at this address, with an API key. Connects with the first request.
     pub fn new(address: SocketAddr, key: &str) -> Self {
-        Self { address, key: key.into(), path: String::new(), connection: None }
+        Self { address, key: key.into(), path: String::new(), timeout: TIMEOUT, tls: None, connection: None }
     }
 
     /// Of the tenant under this path.
     #[must_use]
     pub fn under(self, path: &str) -> Self {
         Self { path: path.into(), ..self }
+    }
+
+    /// Limits the wait for an answer.
+    #[must_use]
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    /// Speaks TLS, and trusts the certificate in this file alone.
+    ///
+    /// # Errors
+    ///
+    /// Where it holds no certificate.
+    pub fn trusting(self, certificate: &Path) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificate)?)?;
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { tls: Some(Arc::new(config)), ..self })
+    }
+
+    /// Closes the connection: the next request opens another.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    fn connect(&self) -> Result<BufReader<Box<dyn Stream>>> {
+        let stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        Ok(BufReader::new(match &self.tls {
+            None => Box::new(stream),
+            Some(config) => {
+                let connection = ClientConnection::new(config.clone(), self.address.ip().into())?;
+                Box::new(StreamOwned::new(connection, stream))
+            }
+        }))
     }
 
     /// `POST /api/workspaces`, with an idempotency key perhaps.
@@ -50,12 +107,7 @@ impl Client {
     pub fn post(&mut self, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-                BufReader::new(stream)
-            }
+            None => self.connect()?,
         };
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!(
@@ -72,7 +124,7 @@ impl Client {
     }
 }
 
-fn read(connection: &mut BufReader<TcpStream>) -> Result<Answer> {
+fn read(connection: &mut impl BufRead) -> Result<Answer> {
     let mut line = String::new();
     connection.read_line(&mut line)?;
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status line")?;

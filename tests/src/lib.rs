@@ -1,6 +1,7 @@
 //! Starts the real program on a real database, and speaks HTTP to it byte by byte, so that tests can
 //! send what no well-behaved client would.
 
+pub mod certificate;
 mod client;
 pub mod disk;
 pub mod hostile;
@@ -16,6 +17,8 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
@@ -132,6 +135,14 @@ impl Server {
     /// Where it does not come to listen.
     pub fn start(command: &mut Command) -> Result<Self> {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
+        // A server that hangs while it starts is killed, which ends its output.
+        let (_started, starting) = mpsc::channel::<()>();
+        let process = child.id().to_string();
+        thread::spawn(move || {
+            if starting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-s", "KILL", &process]).status();
+            }
+        });
         let mut stdout = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         stdout.read_line(&mut line)?;

@@ -3,8 +3,10 @@
 
 use std::process::{Command, Stdio};
 use std::{
-    io::{BufRead as _, BufReader},
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -185,6 +187,26 @@ fn a_short_pepper_is_refused_wherever_it_comes_from() -> Result<()> {
 }
 
 #[test]
+fn the_compiler_keeps_no_right_to_open_anything_before_it_reads_the_component() -> Result<()> {
+    let (input, output) = (Stdio::piped(), Stdio::null());
+    let mut compiler =
+        Command::new(PROGRAM).args(["compile", "-", "--output", "-"]).stdin(input).stdout(output).spawn()?;
+    let (process, start) = (compiler.id(), Instant::now());
+    let read = |file: &str| fs::read_to_string(format!("/proc/{process}/{file}"));
+    // It waits for the component then.
+    while !read("limits")?.lines().any(|line| line.starts_with("Max open files            0  ")) {
+        assert!(start.elapsed() < Duration::from_secs(30), "{}", read("limits")?);
+        thread::sleep(Duration::from_millis(5));
+    }
+    let status = read("status")?;
+    let has = |line: &str| status.lines().any(|found| found.replace('\t', " ") == line);
+    assert!(has("NoNewPrivs: 1") && has("Threads: 1"), "{status}");
+    compiler.stdin.take().context("no standard input")?.write_all(workspaces_host::COMPONENT)?;
+    assert!(compiler.wait()?.success());
+    Ok(())
+}
+
+#[test]
 fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
     let deployment = Deployment::new(PROGRAM)?;
     deployment.run(&["database", "migrate"])?;
@@ -275,9 +297,9 @@ fn a_database_of_a_newer_version_or_of_none_is_refused_and_left_alone() -> Resul
     Connection::open(deployment.database())?.pragma_update(None, "user_version", 99)?;
     assert_fails(&deployment, &["serve"], 1, "has schema 99")?;
 
-    std::fs::write(deployment.database(), "this is a text")?;
+    fs::write(deployment.database(), "this is a text")?;
     assert_fails(&deployment, &["serve"], 1, "can't be used as a database")?;
-    assert_eq!(std::fs::read(deployment.database())?, b"this is a text");
+    assert_eq!(fs::read(deployment.database())?, b"this is a text");
     Ok(())
 }
 

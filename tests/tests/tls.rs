@@ -12,35 +12,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use workspaces_host::{
     Workspaces,
     auth::api_key::ApiKeys,
     http::{server, tls::Tls},
     storage::sqlite::Sqlite,
 };
-use workspaces_tests::{Deployment, Server, write_head};
+use workspaces_tests::{
+    Deployment, Server,
+    certificate::{EC, certificate},
+    write_head,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
 /// How long a handshake may take, and what a busy machine may add.
 const HANDSHAKE: std::ops::Range<Duration> = Duration::from_millis(7900)..Duration::from_secs(10);
-
-/// Makes a certificate for 127.0.0.1 that vouches for itself, and its key.
-fn certificate(folder: &Path, name: &str, algorithm: &[&str]) -> Result<(PathBuf, PathBuf)> {
-    let (certificate, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=tests", "-newkey"])
-        .args(algorithm)
-        .args(["-addext", "subjectAltName = IP:127.0.0.1", "-out"])
-        .args([&certificate, Path::new("-keyout"), &key])
-        .output()
-        .context("these tests need openssl")?;
-    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-    Ok((certificate, key))
-}
-
-const EC: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
 
 /// A deployment, its server that speaks TLS, a key, and the certificate to trust.
 fn serve(algorithm: &[&str], arguments: &[&str]) -> Result<(Deployment, Server, String, PathBuf)> {

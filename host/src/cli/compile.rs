@@ -19,7 +19,7 @@ use tokio::{
     try_join,
 };
 
-use super::serve::plan::Compiler;
+use super::{seal::seal, serve::plan::Compiler};
 use crate::{
     files::{self, Limit},
     runtime::{Pool, compile},
@@ -52,10 +52,19 @@ impl Compile {
         let is_standard = |path: &PathBuf| path.as_os_str() == "-";
         let name = self.component.display();
         let limit = component_file(Pool::default().component_size);
+        // A result that goes to a file is written by the process that compiled it, which must open the file then.
+        let seal = || if is_standard(&self.output) { seal() } else { Ok(()) };
         let wasm = match is_standard(&self.component) {
-            // The server that sends it has checked its size.
-            true => Limit::new(self.memory, "raise --memory").read(io::stdin()),
-            false => files::read(&self.component, limit),
+            true => {
+                seal()?;
+                // The server that sends it has checked its size.
+                Limit::new(self.memory, "raise --memory").read(io::stdin())
+            }
+            false => {
+                let wasm = files::read(&self.component, limit);
+                seal()?;
+                wasm
+            }
         }
         .with_context(|| format!("can't read the component {name}"))?;
         let compiled = compile(&wasm)?;

@@ -14,6 +14,7 @@ mod otlp;
 mod parse;
 mod pepper;
 mod reload;
+mod seal;
 mod serve;
 mod terminal;
 mod time;
@@ -102,27 +103,29 @@ pub fn main() -> ExitCode {
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn run(command: Command) -> Result<()> {
-    let runtime = Runtime::new().context("no threads can be started")?;
-    let outcome = runtime.block_on(run_async(command));
-    // A file system or a database that hangs does not keep the process from ending.
-    runtime.shutdown_timeout(END_TIMEOUT);
-    outcome
-}
-
-async fn run_async(command: Command) -> Result<()> {
     match command {
-        Command::Serve(serve) => serve.run().await,
+        Command::Serve(serve) => finish(serve.run()),
         Command::Config(config) => config.run(),
         Command::Reload(reload) => reload.run(),
+        // Without the threads of a runtime: it gives up its rights, and none may keep them.
         Command::Compile(compile) => compile.run(),
         Command::Completions(completions) => completions.run(),
         Command::Manual(manual) => manual.run(),
-        Command::Account(account) => account.run().await,
-        Command::Organization(organization) => organization.run().await,
-        Command::Key(key) => key.run().await,
-        Command::Workspace(workspace) => workspace.run().await,
-        Command::Database(database) => database.run().await,
+        Command::Account(account) => finish(account.run()),
+        Command::Organization(organization) => finish(organization.run()),
+        Command::Key(key) => finish(key.run()),
+        Command::Workspace(workspace) => finish(workspace.run()),
+        Command::Database(database) => finish(database.run()),
     }
+}
+
+/// Runs a command on a runtime of its own.
+fn finish(command: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = Runtime::new().context("no threads can be started")?;
+    let outcome = runtime.block_on(command);
+    // A file system or a database that hangs does not keep the process from ending.
+    runtime.shutdown_timeout(END_TIMEOUT);
+    outcome
 }
 
 /// Where the database is.

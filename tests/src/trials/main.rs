@@ -3,14 +3,14 @@
 
 use std::{io::Write as _, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use workspaces_tests::{
     postgres::Postgres,
     trials::{
-        Backend, canary, crowd, failover, hostile, idempotency, io_faults,
+        Backend, canary, crowd, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        malformed, overload, parity, power_cut, program, slow, swaps, throughput,
+        malformed, neighbours, overload, parity, power_cut, program, slow, swaps, throughput,
     },
 };
 
@@ -80,13 +80,20 @@ enum Trial {
         #[arg(long, default_value_t = 5)]
         seconds: u64,
     },
-    /// Call hostile components of every kind beside a healthy tenant
-    Hostile {
-        #[arg(long, default_value_t = 1000)]
-        runs: usize,
-        /// Components that compile for ever, which the server has to give up, a second each
-        #[arg(long, default_value_t = 100)]
-        bombs: usize,
+    /// Run a healthy tenant beside each adversary: components, files, tenants, databases, strangers and others
+    Neighbours {
+        /// Adversaries whose name contains this; may be given several times
+        #[arg(long)]
+        only: Vec<String>,
+        /// Number of times that the healthy tenant is measured alone and beside it, in turns
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Time of each measurement, at least
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+        /// Print JSON, one object a line, in place of a Markdown table
+        #[arg(long)]
+        json: bool,
     },
     /// Start a server of very many tenants
     Crowd {
@@ -177,12 +184,21 @@ fn main() -> Result<()> {
         Trial::Overload { times, rounds, seconds } => {
             println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
         }
-        Trial::Hostile { runs, bombs } => {
-            let report = hostile::run(&program, runs, bombs)?;
-            for kind in &report.kinds {
-                println!("{kind:?}");
+        Trial::Neighbours { only, rounds, seconds, json } => {
+            let phase = Duration::try_from_secs_f64(seconds)?;
+            let options = neighbours::Options { only, rounds, phase, together: false };
+            if !json {
+                println!("{}", neighbours::HEAD);
             }
-            println!("{:?}", hostile::Report { kinds: Vec::new(), ..report });
+            let lines = neighbours::run(&program, &options, |line| {
+                match json {
+                    true => println!("{}", line.json()),
+                    false => println!("{line}"),
+                }
+                let _ = std::io::stdout().flush();
+            })?;
+            let harmed = lines.iter().filter(|line| !line.verdict().is_empty()).count();
+            ensure!(harmed == 0, "{harmed} of {} lines show harm", lines.len());
         }
         Trial::Crowd { tenants, one_database } => println!("{:?}", crowd::run(&program, tenants, one_database)?),
         Trial::Swaps { swaps } => println!("{:?}", swaps::run(&program, swaps)?),

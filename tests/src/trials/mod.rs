@@ -3,13 +3,13 @@
 pub mod canary;
 pub mod crowd;
 pub mod failover;
-pub mod hostile;
 pub mod idempotency;
 pub mod io_faults;
 pub mod kill_loop;
 mod ledger;
 mod load;
 pub mod malformed;
+pub mod neighbours;
 pub mod overload;
 pub mod parity;
 pub mod power_cut;

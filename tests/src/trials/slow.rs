@@ -35,7 +35,7 @@ pub struct Report {
 
 /// What a slow client does.
 #[derive(Clone, Copy)]
-enum Manner {
+pub(super) enum Manner {
     /// Connects, and says nothing.
     Silent,
     /// Sends a request's head byte by byte.
@@ -46,12 +46,14 @@ enum Manner {
     Idle,
     /// Sends requests without end, and reads no answer.
     Deaf,
+    /// Sends the first bytes of a TLS handshake.
+    Hello,
 }
 
 const MANNERS: [Manner; 5] = [Manner::Silent, Manner::Head, Manner::Body, Manner::Idle, Manner::Deaf];
 
 /// What a client takes before it has read any of it, in bytes: little, so that it is soon full.
-const UNREAD: u32 = 4 << 10;
+pub(super) const UNREAD: u32 = 4 << 10;
 
 /// The pause between two bytes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -108,9 +110,7 @@ async fn attack(address: SocketAddr, key: &str, connections: usize) -> Result<Ve
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(UNREAD)?;
         let stream = socket.connect(address).await.context("can't connect: is the limit of open files enough?")?;
-        let head = format!(
-            "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: "
-        );
+        let head = head("", key);
         clients.spawn(async move { timeout(PATIENCE, keep(stream, manner, &head)).await.ok() });
     }
     let mut kept = Vec::new();
@@ -120,11 +120,19 @@ async fn attack(address: SocketAddr, key: &str, connections: usize) -> Result<Ve
     Ok(kept)
 }
 
+/// Head of a create for the tenant under this path, but for its length.
+pub(super) fn head(path: &str, key: &str) -> String {
+    format!(
+        "POST {path}/api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: "
+    )
+}
+
 /// Keeps the connection as long as the server does, and says for how long that was.
-async fn keep(mut stream: TcpStream, manner: Manner, head: &str) -> Duration {
+pub(super) async fn keep(mut stream: TcpStream, manner: Manner, head: &str) -> Duration {
     let start = Instant::now();
     let (at_once, drops) = match manner {
         Manner::Silent => (String::new(), false),
+        Manner::Hello => ("\x16\x03\x01\x02\x00\x01".into(), false),
         Manner::Head => ("POST /api/workspaces HTTP/1.1\r\nx-slow: ".into(), true),
         Manner::Body => (format!("{head}60000\r\n\r\n"), true),
         Manner::Idle => (format!("{head}2\r\n\r\n{{}}"), false),
