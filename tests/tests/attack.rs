@@ -75,3 +75,8 @@ fn tenants_that_take_too_much_harm_no_other_tenant() -> Result<()> {
 fn identity_providers_that_hang_or_flood_harm_no_other_tenant() -> Result<()> {
     beside("identity")
 }
+
+#[test]
+fn a_log_that_nobody_reads_harms_no_tenant() -> Result<()> {
+    beside("log")
+}

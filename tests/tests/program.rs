@@ -135,8 +135,8 @@ fn a_line_break_behind_a_secret_is_no_part_of_it_wherever_it_comes_from() -> Res
     let account = deployment.run(&["account", "create"])?;
     let key = deployment.run(&["key", "create", &account])?;
     let (pepper, folder) = (workspaces_tests::PEPPER, deployment.folder());
-    std::fs::write(folder.join("pepper"), format!("{pepper}\n"))?;
-    std::fs::write(folder.join("pepper-crlf"), format!("{pepper}\r\n"))?;
+    fs::write(folder.join("pepper"), format!("{pepper}\n"))?;
+    fs::write(folder.join("pepper-crlf"), format!("{pepper}\r\n"))?;
     let database = format!("sqlite:{}\n", deployment.database().display());
     let command = |arguments: &[&str]| {
         let mut command = Command::new(PROGRAM);
@@ -170,9 +170,9 @@ fn a_line_break_behind_a_secret_is_no_part_of_it_wherever_it_comes_from() -> Res
 fn a_short_pepper_is_refused_wherever_it_comes_from() -> Result<()> {
     let deployment = Deployment::new(PROGRAM)?;
     let account = deployment.run(&["account", "create"])?;
-    std::fs::write(deployment.folder().join("short"), "fifteen bytes..\n\n")?;
+    fs::write(deployment.folder().join("short"), "fifteen bytes..\n\n")?;
     let config = "defaults.key-pepper-file = \"short\"\n[tenants.acme]\ndatabase = \"sqlite:workspaces.db\"";
-    std::fs::write(deployment.folder().join("gateway.toml"), config)?;
+    fs::write(deployment.folder().join("gateway.toml"), config)?;
     let short = ["--key-pepper", "fifteen bytes..\n"];
     for arguments in [
         &[&["serve"][..], &short].concat()[..],
