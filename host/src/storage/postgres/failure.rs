@@ -81,9 +81,14 @@ impl Failure {
         }
     }
 
-    /// Returns whether the session is of no more use.
+    /// Returns whether the session is of no more use: it is at a server that was lost, or its plans are of a time
+    /// when the role had other rights.
     pub(super) fn ends_session(&self) -> bool {
-        matches!(self, Self::Unreached(_) | Self::Lost(_))
+        match self {
+            Self::Unreached(_) | Self::Lost(_) => true,
+            Self::Misconfigured(Some(code), _) => *code == SqlState::INSUFFICIENT_PRIVILEGE,
+            _ => false,
+        }
     }
 
     pub(super) fn is_from_a_pooler(error: &Error) -> bool {

@@ -183,7 +183,7 @@ impl Lease {
             Ok(outcome) => {
                 self.busy = in_transaction;
                 if outcome.as_ref().is_err_and(Failure::ends_session) {
-                    // Those that are idle are at the same host: the next statement looks for one that serves.
+                    // Those that are idle are no better: the next statement looks for a host that serves.
                     self.session = None;
                     self.connections.close_idle();
                 }
