@@ -15,11 +15,11 @@ use crate::Workspaces;
 /// in progress stays with the tenant it was for.
 pub struct Gateway {
     table: RwLock<Arc<Table>>,
-    /// How many tenants could write when they were last asked, and when that was. Locked while they are.
+    /// Number of tenants that could write at the last check, and its time. Locked during a check.
     ready: Mutex<Option<(Instant, (usize, usize))>>,
 }
 
-/// One tenant's place in a gateway.
+/// Tenant with its place in a gateway.
 #[derive(Clone)]
 pub struct Tenant {
     name: String,
@@ -50,10 +50,10 @@ struct Table {
     tenants: Vec<Arc<Tenant>>,
 }
 
-/// How long a tenant's storage has to say whether it is ready.
+/// Longest time that a tenant's storage may take to say whether it is ready.
 const READY: Duration = Duration::from_secs(2);
 
-/// How long what they said is the answer: whoever asks more often, asks nobody.
+/// Time for which the result of a check is the answer.
 const ASKED: Duration = Duration::from_millis(500);
 
 impl Gateway {

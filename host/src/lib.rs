@@ -46,7 +46,7 @@ mod excerpt;
 #[cfg(any(feature = "cli", feature = "jwt", feature = "postgres", feature = "tls"))]
 mod files;
 
-#[cfg(any(feature = "jwt", feature = "postgres"))]
+#[cfg(any(feature = "jwt", feature = "postgres", feature = "tls"))]
 mod tls;
 
 #[cfg(feature = "cli")]

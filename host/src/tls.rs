@@ -1,12 +1,32 @@
-//! TLS to other servers: rustls with ring, the newest protocol versions, certificates always verified.
+//! TLS without OpenSSL, for both sides: rustls with ring, certificates always verified.
 
+#[cfg(any(feature = "jwt", feature = "postgres"))]
 use std::{env, path::PathBuf, sync::Arc};
 
+#[cfg(any(feature = "postgres", feature = "tls"))]
+use rustls::pki_types::pem;
+#[cfg(any(feature = "jwt", feature = "postgres"))]
 use rustls::{ClientConfig, RootCertStore};
 
+#[cfg(any(feature = "jwt", feature = "postgres"))]
 use crate::files::{self, Limit};
 
+/// Names a mistake in a PEM file. The crate's own texts quote lines of it, which may be a key's.
+#[cfg(any(feature = "postgres", feature = "tls"))]
+pub(crate) fn broken(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no end: is it half a file?",
+        pem::Error::IllegalSectionStart { .. } => {
+            "the first line of a section is not as in -----BEGIN CERTIFICATE-----"
+        }
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::NoItemsFound => "it holds no section of the kind",
+        _ => "it is no PEM",
+    }
+}
+
 /// Maximum size of a system's list of authorities; Debian's has 220 KiB.
+#[cfg(any(feature = "jwt", feature = "postgres"))]
 const SYSTEM_AUTHORITIES: Limit = Limit::fixed(8 << 20);
 
 /// A client that trusts these authorities.
@@ -14,6 +34,7 @@ const SYSTEM_AUTHORITIES: Limit = Limit::fixed(8 << 20);
 /// # Errors
 ///
 /// Where rustls and its cryptography do not fit each other.
+#[cfg(any(feature = "jwt", feature = "postgres"))]
 pub(crate) fn client(authorities: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -23,6 +44,7 @@ pub(crate) fn client(authorities: RootCertStore) -> Result<ClientConfig, rustls:
 }
 
 /// The authorities that this system trusts; none where it has no list, and then no server is believed.
+#[cfg(any(feature = "jwt", feature = "postgres"))]
 pub(crate) fn system_authorities() -> RootCertStore {
     let mut authorities = RootCertStore::empty();
     // They are files too: SSL_CERT_FILE may name one of a file system that hangs, or a FIFO.

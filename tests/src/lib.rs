@@ -152,8 +152,8 @@ impl Server {
         if command.get_args().any(|argument| argument == "--admin") {
             line.clear();
             stdout.read_line(&mut line)?;
-            let address = line.trim().strip_prefix("administration on http://").context("no administration")?;
-            admin = Some(address.parse()?);
+            let address = line.trim().strip_prefix("administration on ").context("no administration")?;
+            admin = address.strip_prefix("http://").map(str::parse).transpose()?;
         }
         Ok(Self { child, address, admin, _stdout: stdout })
     }
@@ -163,11 +163,11 @@ impl Server {
         self.address
     }
 
-    /// Where its administration listens, if it was started with `--admin`.
+    /// The address at which its administration listens.
     ///
     /// # Errors
     ///
-    /// Where it was not.
+    /// A server without one, or with one at a Unix socket.
     pub fn admin(&self) -> Result<SocketAddr> {
         self.admin.context("started without --admin")
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use tokio::{
@@ -67,6 +67,7 @@ impl Compile {
             }
         }
         .with_context(|| format!("can't read the component {name}"))?;
+        require_component(&wasm).with_context(|| format!("can't compile {name}"))?;
         let compiled = compile(&wasm)?;
         match is_standard(&self.output) {
             true => io::stdout().write_all(&compiled),
@@ -74,6 +75,18 @@ impl Compile {
         }
         .with_context(|| format!("can't write {}", self.output.display()))
     }
+}
+
+/// Checks that bytes begin as a component does. The compiler would quote them.
+pub(super) fn require_component(wasm: &[u8]) -> Result<()> {
+    let found = match wasm {
+        [0, b'a', b's', b'm', ..] => return Ok(()),
+        [] => "the file is empty",
+        [0x1f, 0x8b, ..] => "it is compressed with gzip: unpack it",
+        text if text.is_ascii() => "it is text: give the binary form",
+        _ => "it is no WebAssembly",
+    };
+    bail!("not a component that can be compiled: {found}")
 }
 
 /// Returns the limit of a component's file.

@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Subcommand;
 
-use super::{DatabaseAddress, DatabaseArguments, PepperArguments, terminal};
+use super::{DatabaseAddress, DatabaseArguments, PepperArguments, secret, terminal};
 use crate::{
     auth::api_key::Pepper,
     storage::{ApiKey, Check, Finding, Progress, Severity, postgres::Postgres},
@@ -44,7 +44,7 @@ impl Command {
         match self {
             Self::Migrate { database } => {
                 if let DatabaseAddress::Server(address) = &database.database {
-                    Postgres::migrate(address).await?;
+                    Postgres::migrate(address).await.map_err(|error| secret::hide_in(error, address))?;
                 } else {
                     database.open().await?;
                 }

@@ -1,6 +1,7 @@
 //! The program: one file a subcommand.
 
 mod account;
+mod admin_address;
 mod compile;
 mod config;
 mod database;
@@ -15,6 +16,7 @@ mod parse;
 mod pepper;
 mod reload;
 mod seal;
+mod secret;
 mod serve;
 mod terminal;
 mod time;
@@ -88,7 +90,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return parse::print_usage(&error),
+        Err(error) => return parse::print_usage(&secret::without_secrets(error)),
     };
     match run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -173,7 +175,10 @@ impl DatabaseAddress {
         Ok(match self {
             Self::File(path) => Arc::new(Sqlite::open_with(path, sqlite)?),
             Self::Memory => Arc::new(Sqlite::in_memory()?),
-            Self::Server(address) => Arc::new(Postgres::connect(address, postgres).await?),
+            Self::Server(address) => {
+                let connected = Postgres::connect(address, postgres).await;
+                Arc::new(connected.map_err(|error| secret::hide_in(error, address))?)
+            }
         })
     }
 

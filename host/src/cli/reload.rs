@@ -1,6 +1,6 @@
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -8,7 +8,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{serve::admin::ADMIN, terminal};
+use super::{
+    admin_address::AdminAddress,
+    serve::{admin::ADMIN, guard::read_token},
+    terminal,
+};
 
 /// Have a running server load its configuration and components anew
 ///
@@ -16,9 +20,12 @@ use super::{serve::admin::ADMIN, terminal};
 /// where anything fails, what was there goes on. SIGHUP does the same, with the outcome in the log.
 #[derive(Args)]
 pub(super) struct Reload {
-    /// The server's administration address, see `serve --admin`
+    /// The server's administration, see `serve --admin`
     #[arg(long, env = "WORKSPACES_ADMIN", hide_env_values = true, default_value = "127.0.0.1:9090")]
-    admin: SocketAddr,
+    admin: AdminAddress,
+    /// The file with the administration's token, see `serve --admin-token-file`
+    #[arg(long, env = "WORKSPACES_ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,6 +53,9 @@ impl Reload {
                 terminal::print(format_args!("{} {}{reason}", outcome.unwrap_or_default(), tenant.unwrap_or_default()))
             })?,
         }
+        if let (Some(notice), false) = (answer["notice"].as_str(), self.json) {
+            terminal::print(notice)?;
+        }
         if let Some(message) = answer["message"].as_str() {
             bail!("{message}");
         }
@@ -57,12 +67,16 @@ impl Reload {
 
     /// One request, of a form so plain that it needs no client.
     fn ask(&self) -> Result<String> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let token = self.token_file.as_deref().map(read_token).transpose()?;
+        let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let host = match &self.admin {
+            AdminAddress::Tcp(address) => address.to_string(),
+            AdminAddress::Unix(_) => "localhost".into(),
+        };
+        let mut stream = self.admin.connect(PATIENCE)?;
         write!(
             stream,
-            "POST /reload HTTP/1.1\r\nHost: {}\r\n{ADMIN}: reload\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.admin
+            "POST /reload HTTP/1.1\r\nHost: {host}\r\n{ADMIN}: reload\r\n{authorization}Content-Length: 0\r\nConnection: close\r\n\r\n"
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

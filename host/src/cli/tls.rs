@@ -18,6 +18,11 @@ pub(super) struct TlsArguments {
 
 impl TlsArguments {
     pub(super) fn read(&self) -> Result<Arc<Tls>> {
-        Ok(Arc::new(Tls::read(self.tls_certificate.clone(), self.tls_key.clone()).context("can't serve TLS")?))
+        read(self.tls_certificate.clone(), self.tls_key.clone())
     }
+}
+
+/// Reads a certificate and its key.
+pub(super) fn read(certificate: PathBuf, key: PathBuf) -> Result<Arc<Tls>> {
+    Ok(Arc::new(Tls::read(certificate, key).context("can't serve TLS")?))
 }

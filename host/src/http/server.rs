@@ -71,6 +71,27 @@ pub async fn serve_tls(
     .await
 }
 
+/// Serves up to `most` connections at once at a Unix socket, for ever.
+#[cfg(feature = "cli")]
+pub(crate) async fn serve_unix(listener: &tokio::net::UnixListener, routes: Router, most: usize) {
+    let connections = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(most));
+    loop {
+        // Never closed, and so never an error.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = converse(stream, routes.clone(), connections.watcher());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => wait_out(&error).await,
+        }
+    }
+}
+
 /// Has `serve` serve each connection, in a task of its own. What it does before there is anything to
 /// watch, it gives up when the sender of the last argument is gone.
 async fn accept_all<F: Future<Output = ()> + Send + 'static>(

@@ -17,7 +17,10 @@ use rustls::{
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::files::{self, Limit};
+use crate::{
+    files::{self, Limit},
+    tls,
+};
 
 /// Maximum size of a file with a certificate and its chain, or with a key; those have some KiB.
 const PEM_FILE: Limit = Limit::fixed(1 << 20);
@@ -38,7 +41,7 @@ pub enum CertificateError {
     #[error("can't read {0}: {1}")]
     File(PathBuf, io::Error),
     /// A file holds PEM with a mistake in it.
-    #[error("{0} is broken: {1}")]
+    #[error("{0} is broken: {reason}", reason = tls::broken(.1))]
     Pem(PathBuf, pem::Error),
     /// The certificate's file holds none.
     #[error(

@@ -1,7 +1,9 @@
 //! What an operator gives the program, and what it answers: files, the start, the administration, secrets.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
+mod administration;
 mod files;
+mod secrets;
 mod start;
 
 use std::{

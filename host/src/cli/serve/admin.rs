@@ -1,28 +1,100 @@
 //! The administration: an address of its own, for operators and their tools.
 
-use std::sync::Arc;
+use std::{fs, future::pending, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
+use anyhow::Result;
 use axum::{
     Json, Router,
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE},
+    middleware,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{mpsc, oneshot},
+};
 
-use super::load::Report;
-use crate::{gateway::Gateway, metrics::Metrics, runtime::Sandboxes};
+use super::{
+    super::admin_address::{AdminAddress, listen_at},
+    guard::Guard,
+    load::Report,
+};
+use crate::{gateway::Gateway, http::server, metrics::Metrics, runtime::Sandboxes};
+
+/// Connections of operators and their tools.
+const CONNECTIONS: usize = 64;
+
+/// The listener of the administration.
+pub(super) enum AdminListener {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+/// A socket's file, removed with the server.
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl AdminListener {
+    pub(super) async fn bind(address: &AdminAddress) -> Result<Self> {
+        Ok(match address {
+            AdminAddress::Tcp(address) => Self::Tcp(super::bind(*address, "--admin").await?),
+            AdminAddress::Unix(path) => {
+                let listener = listen_at(path)?;
+                let file = SocketFile(path.clone());
+                listener.set_nonblocking(true)?;
+                Self::Unix(UnixListener::from_std(listener)?, file)
+            }
+        })
+    }
+
+    /// Returns the address of TCP.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Returns the address as it is printed.
+    pub(super) fn url(&self) -> io::Result<String> {
+        Ok(match self {
+            Self::Tcp(listener) => format!("http://{}", listener.local_addr()?),
+            Self::Unix(_, SocketFile(path)) => format!("unix:{}", path.display()),
+        })
+    }
+
+    /// Serves these routes as long as the program runs.
+    pub(super) async fn serve(self, routes: Router) {
+        match self {
+            Self::Tcp(listener) => _ = server::serve(listener, routes, CONNECTIONS, pending()).await,
+            Self::Unix(listener, _file) => server::serve_unix(&listener, routes, CONNECTIONS).await,
+        }
+    }
+}
 
 /// The header that a request to change something has to have. A web page can't send it to another
 /// origin without asking, and nobody says yes.
 pub(in crate::cli) const ADMIN: HeaderName = HeaderName::from_static("x-workspaces-admin");
 
 /// Somebody who waits for a reload.
-pub(super) type Waiter = oneshot::Sender<Result<Vec<Report>, String>>;
+pub(super) type Waiter = oneshot::Sender<Result<Reloaded, String>>;
 
-/// What the administration looks at.
+/// Outcome of a reload.
+pub(super) struct Reloaded {
+    pub(super) reports: Vec<Report>,
+    /// A change that a reload does not make.
+    pub(super) notice: Option<String>,
+}
+
+/// State that the administration shows and changes.
 #[derive(Clone)]
 pub(super) struct Admin {
     pub(super) gateway: Arc<Gateway>,
@@ -32,13 +104,19 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    pub(super) fn routes(self) -> Router {
+    pub(super) fn routes(self, guard: Guard) -> Router {
         Router::new()
             .route("/metrics", get(metrics))
             .route("/tenants", get(tenants))
             .route("/reload", post(reload))
             .with_state(self)
+            .layer(middleware::from_fn_with_state(Arc::new(guard), Guard::check))
     }
+}
+
+/// Returns an error in the form that all errors have.
+pub(super) fn refused(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({"error": status.as_u16(), "message": message}))).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -58,7 +136,6 @@ async fn tenants(State(admin): State<Admin>) -> Json<Value> {
 }
 
 async fn reload(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    let refused = |status: StatusCode, message: &str| (status, Json(json!({"message": message}))).into_response();
     if !headers.contains_key(ADMIN) {
         return refused(StatusCode::FORBIDDEN, "Send the header x-workspaces-admin, as `workspaces reload` does");
     }
@@ -67,7 +144,8 @@ async fn reload(State(admin): State<Admin>, headers: HeaderMap) -> Response {
         return refused(StatusCode::SERVICE_UNAVAILABLE, "The server stops");
     }
     match report.await {
-        Ok(Ok(reports)) => Json(json!({"tenants": reports})).into_response(),
+        Ok(Ok(Reloaded { reports, notice: None })) => Json(json!({"tenants": reports})).into_response(),
+        Ok(Ok(Reloaded { reports, notice })) => Json(json!({"tenants": reports, "notice": notice})).into_response(),
         Ok(Err(message)) => refused(StatusCode::BAD_REQUEST, &message),
         Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "The server stops"),
     }

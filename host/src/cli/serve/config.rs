@@ -1,26 +1,30 @@
 //! The file of `serve --config`.
 
+mod value;
+mod wrong;
+
 use std::{
     collections::BTreeMap,
-    env,
-    net::SocketAddr,
-    num::NonZeroU32,
+    env::{self, VarError},
+    num::{NonZero, NonZeroU32},
     path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
+    str::FromStr as _,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use bytesize::ByteSize;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
 use toml::Spanned;
-use uuid::Uuid;
 
+use self::{
+    value::{Address, Admin, Host, Listen, Prefix, Size, Time, Uuid},
+    wrong::{Document, plain},
+};
 use super::{
     super::{
         DatabaseAddress,
+        admin_address::AdminAddress,
         pepper::{self, PEPPER},
-        terminal::Lines,
+        secret,
     },
     plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
 };
@@ -33,8 +37,8 @@ use crate::{
     storage::{Quota, postgres, sqlite},
 };
 
-/// Of the pool's sandboxes, the share of a tenant that is given none: one in so many, so that no
-/// tenant alone can take all of them.
+/// Part of the pool's sandboxes that a tenant may have by default: one in so many, so that no tenant alone can take
+/// all of them.
 const SHARE: usize = 4;
 
 /// Maximum size of a configuration: some thousand tenants.
@@ -44,51 +48,79 @@ const CONFIGURATION: Limit = Limit::fixed(4 << 20);
 ///
 /// # Errors
 ///
-/// What is wrong, with the file, the line and the key.
+/// What is wrong, with the file, the line, the column and the key, and without the value.
 pub(in crate::cli) fn read(path: &Path) -> Result<Plan> {
-    let name = path.display();
+    let name = path.display().to_string();
     let text = files::read_text(path, CONFIGURATION).with_context(|| format!("can't read {name}"))?;
-    let file: File = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line(&text, span.start));
-        let shown = error.to_string();
-        // The first line says no more than where it is.
-        let (_, shown) = shown.split_once('\n').unwrap_or_default();
-        let shown = shown.trim_end().trim_end_matches(error.message()).trim_end();
-        let first = format!("{name}:{line}: {}", error.message());
-        Lines(std::iter::once(first).chain(shown.lines().map(str::to_owned)).collect())
-    })?;
+    let document = Document { name, text: &text };
+    let file: File = toml::from_str(&text).map_err(|error| document.explain(error))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let pool = file.pool.pool();
     let mut tenants = Vec::new();
     for (tenant, own) in &file.tenants {
-        let line = line(&text, own.span().start);
-        let plan = Section { own: own.get_ref(), defaults: &file.defaults, folder, pool: &pool }.plan(tenant);
-        tenants.push(plan.with_context(|| format!("{name}:{line}: tenant {tenant}"))?);
+        let section = Section { own: own.get_ref(), defaults: &file.defaults, folder, pool: &pool };
+        tenants.push(section.plan(tenant).map_err(|Wrong { at, message }| {
+            let at = at.unwrap_or(own.span().start);
+            document.error(at, format_args!("tenant {}: {message}", plain(tenant)))
+        })?);
     }
-    let places = tenants.iter().map(|tenant| tenant.at(Err(String::new())));
+    let places = tenants.iter().map(TenantPlan::loading);
     if let Err(conflict) = Gateway::new(places.collect()) {
-        let line = file.tenants.get(&conflict.second).map_or(1, |second| line(&text, second.span().start));
-        bail!("{name}:{line}: hosts, path: {conflict}");
+        let at = file.tenants.get(&conflict.second).map_or(0, |second| second.span().start);
+        return Err(document.error(at, format_args!("hosts, path: {conflict}")));
     }
-    ensure!(!tenants.is_empty(), "{name}: no tenant: begin one with [tenants.NAME]");
+    ensure!(!tenants.is_empty(), "{}: no tenant: begin one with [tenants.NAME]", document.name);
     let compiler = Compiler {
         memory: file.compile.memory.map_or(Compiler::default().memory, |size| size.0.as_u64()),
         time: file.compile.time.map_or(Compiler::default().time, |time| time.0),
     };
-    let File { listen, admin, max_connections, watch, .. } = file;
-    Ok(Plan { listen, admin, max_connections, watch, pool, compiler, tenants })
+    let File { listen, admin, admin_token_file, admin_hosts, tls, max_connections, watch, .. } = file;
+    let max_connections = max_connections.map(NonZero::get);
+    let admin = admin.map(|Admin(address)| match address {
+        AdminAddress::Unix(path) => AdminAddress::Unix(folder.join(path)),
+        address @ AdminAddress::Tcp(_) => address,
+    });
+    Ok(Plan {
+        listen: listen.map(|listen| listen.0),
+        admin,
+        admin_token_file: admin_token_file.map(|file| folder.join(file)),
+        admin_hosts: admin_hosts.into_iter().map(|host| host.0).collect(),
+        tls: tls.map(|TlsSection { certificate, key }| (folder.join(certificate), folder.join(key))),
+        max_connections,
+        watch,
+        pool,
+        compiler,
+        tenants,
+    })
 }
 
-fn line(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+/// Error in a tenant's section.
+struct Wrong {
+    /// The place in the file; the tenant's own where `None`.
+    at: Option<usize>,
+    message: String,
+}
+
+impl Wrong {
+    fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Self {
+        Self { at: Some(value.span().start), message: message.into() }
+    }
+
+    fn tenant(message: impl Into<String>) -> Self {
+        Self { at: None, message: message.into() }
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
-    listen: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
-    max_connections: Option<usize>,
+    listen: Option<Listen>,
+    admin: Option<Admin>,
+    admin_token_file: Option<PathBuf>,
+    #[serde(default)]
+    admin_hosts: Vec<Host>,
+    tls: Option<TlsSection>,
+    max_connections: Option<NonZero<usize>>,
     #[serde(default)]
     watch: bool,
     #[serde(default)]
@@ -101,10 +133,17 @@ struct File {
     tenants: BTreeMap<String, Spanned<TenantSection>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct TlsSection {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct PoolSection {
-    concurrency: Option<usize>,
+    concurrency: Option<NonZero<usize>>,
     queue: Option<usize>,
     admission_wait: Option<Time>,
     memory: Option<Size>,
@@ -117,7 +156,7 @@ impl PoolSection {
     fn pool(&self) -> Pool {
         let default = Pool::default();
         Pool {
-            concurrency: self.concurrency.unwrap_or(default.concurrency).max(1),
+            concurrency: self.concurrency.map_or(default.concurrency, NonZero::get),
             queue: self.queue.unwrap_or(default.queue),
             admission_wait: self.admission_wait.map_or(default.admission_wait, |time| time.0),
             memory: self.memory.map_or(default.memory, Size::bytes),
@@ -142,10 +181,10 @@ struct TenantSection {
     path: Option<Prefix>,
     component: Option<PathBuf>,
     database: Option<Address>,
-    group_commit: Option<usize>,
-    connections: Option<usize>,
-    key_pepper_file: Option<PathBuf>,
-    key_pepper_env: Option<String>,
+    group_commit: Option<NonZero<usize>>,
+    connections: Option<NonZero<usize>>,
+    key_pepper_file: Option<Spanned<PathBuf>>,
+    key_pepper_env: Option<Spanned<String>>,
     admin_organization: Option<Uuid>,
     jwt: Option<JwtSection>,
     #[serde(default)]
@@ -155,27 +194,27 @@ struct TenantSection {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct JwtSection {
-    keys: String,
+    keys: Spanned<String>,
     issuer: String,
     audience: String,
     account_claim: Option<String>,
-    keys_max_age: Option<Time>,
+    keys_max_age: Option<Spanned<Time>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct LimitsSection {
-    memory: Option<Size>,
-    table_elements: Option<usize>,
+    memory: Option<Spanned<Size>>,
+    table_elements: Option<Spanned<usize>>,
     cpu: Option<Time>,
     wall_clock: Option<Time>,
-    host_calls: Option<u32>,
+    host_calls: Option<NonZeroU32>,
     hostcall_bytes: Option<Size>,
-    handles: Option<usize>,
+    handles: Option<NonZero<usize>>,
     faults_logged: Option<NonZeroU32>,
-    concurrency: Option<usize>,
+    concurrency: Option<Spanned<NonZero<usize>>>,
     rate: Option<NonZeroU32>,
-    burst: Option<NonZeroU32>,
+    burst: Option<Spanned<NonZeroU32>>,
     workspaces: Option<u64>,
     workspaces_per_day: Option<u64>,
 }
@@ -194,56 +233,75 @@ impl Section<'_> {
         key(self.own).clone().or_else(|| key(self.defaults).clone())
     }
 
-    fn plan(&self, name: &str) -> Result<TenantPlan> {
+    fn plan(&self, name: &str) -> Result<TenantPlan, Wrong> {
         let hosts = self.get(|section| &section.hosts).unwrap_or_default();
         let path = self.get(|section| &section.path).unwrap_or_default();
         let Address(address) = self
             .get(|section| &section.database)
-            .context("no database: give one, as in database = \"sqlite:acme.db\"")?;
+            .ok_or_else(|| Wrong::tenant("no database: give one, as in database = \"sqlite:acme.db\""))?;
         let address = match address {
             DatabaseAddress::File(path) => DatabaseAddress::File(self.folder.join(path)),
             other => other,
         };
-        let group_commit = self.get(|section| &section.group_commit).unwrap_or(sqlite::Options::default().batch);
-        let connections = self.get(|section| &section.connections).unwrap_or(postgres::Options::default().connections);
+        let group_commit = self.get(|section| &section.group_commit);
+        let group_commit = group_commit.map_or(sqlite::Options::default().batch, NonZero::get);
+        let connections = self.get(|section| &section.connections);
+        let connections = connections.map_or(postgres::Options::default().connections, NonZero::get);
         Ok(TenantPlan {
             name: name.to_owned(),
             hosts: hosts.into_iter().map(|host| host.0).collect(),
             path: path.0,
             component: self.get(|section| &section.component).map(|path| self.folder.join(path)),
-            database: DatabasePlan::new(address, group_commit.max(1), connections.max(1), name),
+            database: DatabasePlan::new(address, group_commit, connections, name),
             pepper: self.pepper()?,
-            administrators: self.get(|section| &section.admin_organization),
+            administrators: self.get(|section| &section.admin_organization).map(|id| id.0),
             tokens: self.own.jwt.as_ref().or(self.defaults.jwt.as_ref()).map(|jwt| self.tokens(jwt)).transpose()?,
             limits: self.limits()?,
-            share: self.share(),
+            share: self.share()?,
             quota: self.quota(),
         })
     }
 
-    fn pepper(&self) -> Result<String> {
+    fn pepper(&self) -> Result<String, Wrong> {
         // The tenant's own, of either kind, before the default of the other.
         let section = match (&self.own.key_pepper_file, &self.own.key_pepper_env) {
             (None, None) => self.defaults,
             _ => self.own,
         };
-        let pepper = match (&section.key_pepper_file, &section.key_pepper_env) {
+        let (pepper, place) = match (&section.key_pepper_file, &section.key_pepper_env) {
             (Some(file), None) => {
-                let file = self.folder.join(file);
-                files::read_text(&file, PEPPER)
-                    .with_context(|| format!("key-pepper-file: can't read {}", file.display()))?
+                let path = self.folder.join(file.get_ref());
+                let read = files::read_text(&path, PEPPER);
+                let read = read.map_err(|error| {
+                    Wrong::at(file, format!("key-pepper-file: can't read {}: {error}", secret::path(&path)))
+                });
+                (read?, file.span())
             }
-            (None, Some(name)) => env::var(name).map_err(|_| anyhow!("key-pepper-env: {name} is not set"))?,
-            (Some(_), Some(_)) => bail!("key-pepper-file and key-pepper-env: give one of the two"),
-            (None, None) => bail!(
-                "no key pepper: give key-pepper-file = \"FILE\", made with `openssl rand -hex 32`, or key-pepper-env = \"NAME\""
-            ),
+            (None, Some(name)) => {
+                let read = env::var(name.get_ref()).map_err(|error| {
+                    let name = variable(name.get_ref());
+                    match error {
+                        VarError::NotPresent => format!("key-pepper-env: {name} is not set"),
+                        VarError::NotUnicode(_) => format!("key-pepper-env: {name} is not text in UTF-8"),
+                    }
+                });
+                (read.map_err(|message| Wrong::at(name, message))?, name.span())
+            }
+            (Some(_), Some(name)) => {
+                return Err(Wrong::at(name, "key-pepper-file and key-pepper-env: give one of the two"));
+            }
+            (None, None) => {
+                return Err(Wrong::tenant(
+                    "no key pepper: give key-pepper-file = \"FILE\", made with `openssl rand -hex 32`, or key-pepper-env = \"NAME\"",
+                ));
+            }
         };
-        pepper::checked(&pepper)
+        pepper::checked(&pepper).map_err(|error| Wrong { at: Some(place.start), message: error.to_string() })
     }
 
-    fn tokens(&self, jwt: &JwtSection) -> Result<TokenPlan> {
-        let keys = match KeySource::from_str(&jwt.keys).map_err(|error| anyhow!("jwt.keys: {error}"))? {
+    fn tokens(&self, jwt: &JwtSection) -> Result<TokenPlan, Wrong> {
+        let keys = KeySource::from_str(jwt.keys.get_ref());
+        let keys = match keys.map_err(|error| Wrong::at(&jwt.keys, format!("jwt.keys: {error}")))? {
             KeySource::File(path) => KeySource::File(self.folder.join(path)),
             other => other,
         };
@@ -251,32 +309,42 @@ impl Section<'_> {
         if let Some(claim) = &jwt.account_claim {
             options.account_claim.clone_from(claim);
         }
-        if let Some(age) = jwt.keys_max_age {
-            ensure!(age.0 >= jwt::MIN_KEYS_AGE, "jwt.keys-max-age: give {:?} at least", jwt::MIN_KEYS_AGE);
-            options.keys_max_age = age.0;
+        if let Some(age) = &jwt.keys_max_age {
+            let Time(time) = *age.get_ref();
+            if time < jwt::MIN_KEYS_AGE {
+                return Err(Wrong::at(age, format!("jwt.keys-max-age: give {:?} at least", jwt::MIN_KEYS_AGE)));
+            }
+            options.keys_max_age = time;
         }
         Ok(TokenPlan::new(keys, options))
     }
 
-    fn limits(&self) -> Result<Limits> {
+    fn limits(&self) -> Result<Limits, Wrong> {
         macro_rules! limit {
             ($key:ident) => {
-                self.own.limits.$key.or(self.defaults.limits.$key)
+                self.own.limits.$key.as_ref().or(self.defaults.limits.$key.as_ref())
             };
         }
-        let default = Limits::default();
-        let limits = Limits {
-            memory: limit!(memory).map_or(default.memory.min(self.pool.memory), Size::bytes),
-            table_elements: limit!(table_elements).unwrap_or(default.table_elements.min(self.pool.table_elements)),
+        let (default, pool) = (Limits::default(), self.pool);
+        let (memory, table_elements) = (limit!(memory), limit!(table_elements));
+        if let Some(memory) = memory.filter(|memory| memory.get_ref().bytes() > pool.memory) {
+            return Err(Wrong::at(memory, over("limits.memory", pool.memory, "pool.memory")));
+        }
+        if let Some(elements) = table_elements.filter(|elements| *elements.get_ref() > pool.table_elements) {
+            let message = over("limits.table-elements", pool.table_elements, "pool.table-elements");
+            return Err(Wrong::at(elements, message));
+        }
+        Ok(Limits {
+            memory: memory.map_or(default.memory.min(pool.memory), |memory| memory.get_ref().bytes()),
+            table_elements: table_elements
+                .map_or(default.table_elements.min(pool.table_elements), |elements| *elements.get_ref()),
             cpu: limit!(cpu).map_or(default.cpu, |time| time.0),
             wall_clock: limit!(wall_clock).map_or(default.wall_clock, |time| time.0),
-            host_calls: limit!(host_calls).unwrap_or(default.host_calls),
-            hostcall_bytes: limit!(hostcall_bytes).map_or(default.hostcall_bytes, Size::bytes),
-            handles: limit!(handles).unwrap_or(default.handles),
-            faults_logged: limit!(faults_logged).unwrap_or(default.faults_logged),
-        };
-        limits.fit(self.pool).context("limits")?;
-        Ok(limits)
+            host_calls: limit!(host_calls).map_or(default.host_calls, |calls| calls.get()),
+            hostcall_bytes: limit!(hostcall_bytes).map_or(default.hostcall_bytes, |size| size.bytes()),
+            handles: limit!(handles).map_or(default.handles, |handles| handles.get()),
+            faults_logged: limit!(faults_logged).copied().unwrap_or(default.faults_logged),
+        })
     }
 
     fn quota(&self) -> Quota {
@@ -287,77 +355,36 @@ impl Section<'_> {
         }
     }
 
-    fn share(&self) -> Share {
+    fn share(&self) -> Result<Share, Wrong> {
         let [own, defaults] = [&self.own.limits, &self.defaults.limits];
         let all = self.pool.concurrency.saturating_add(self.pool.queue);
-        let rate = own
-            .rate
-            .or(defaults.rate)
-            .map(|per_second| Rate { per_second, burst: own.burst.or(defaults.burst).unwrap_or(per_second) });
-        Share { concurrency: own.concurrency.or(defaults.concurrency).unwrap_or(all.div_ceil(SHARE)), rate }
-    }
-}
-
-/// A number of bytes: `"16MiB"`.
-#[derive(Clone, Copy)]
-struct Size(ByteSize);
-
-impl Size {
-    fn bytes(self) -> usize {
-        usize::try_from(self.0.as_u64()).unwrap_or(usize::MAX)
-    }
-}
-
-/// A time: `"20ms"`, `"10s"`.
-#[derive(Clone, Copy)]
-struct Time(Duration);
-
-#[derive(Clone)]
-struct Address(DatabaseAddress);
-
-/// A host name, without a port.
-#[derive(Clone)]
-struct Host(String);
-
-/// The beginning of paths, such as `/acme`; empty for all of the host.
-#[derive(Clone, Default)]
-struct Prefix(String);
-
-/// Reads a value from its text.
-macro_rules! from_text {
-    ($type:ident, $parse:expr) => {
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                let parsed: Result<_, String> = $parse(text.as_str());
-                parsed.map(Self).map_err(D::Error::custom)
-            }
+        let concurrency = own.concurrency.as_ref().or(defaults.concurrency.as_ref());
+        if let Some(concurrency) = concurrency.filter(|concurrency| concurrency.get_ref().get() > all) {
+            return Err(Wrong::at(concurrency, over("limits.concurrency", all, "pool.concurrency + pool.queue")));
         }
-    };
+        let burst = own.burst.as_ref().or(defaults.burst.as_ref());
+        let rate = match (own.rate.or(defaults.rate), burst) {
+            (Some(per_second), burst) => {
+                Some(Rate { per_second, burst: burst.map_or(per_second, |burst| *burst.get_ref()) })
+            }
+            (None, Some(burst)) => {
+                let message = "limits.burst without limits.rate: give the rate, as in rate = 100";
+                return Err(Wrong::at(burst, message));
+            }
+            (None, None) => None,
+        };
+        let concurrency = concurrency.map_or(all.div_ceil(SHARE), |concurrency| concurrency.get_ref().get());
+        Ok(Share { concurrency, rate })
+    }
 }
 
-from_text!(Time, |text| humantime::parse_duration(text)
-    .map_err(|error| format!("{error}: a time is written as \"20ms\" or \"10s\"")));
-from_text!(Size, |text: &str| text.parse().map_err(|_| "a size is written as \"16MiB\"".to_owned()));
-from_text!(Address, |text| DatabaseAddress::parse(text)
-    .ok_or_else(|| "a database is sqlite:PATH, sqlite::memory: or postgres://…".to_owned()));
-from_text!(Host, |text: &str| {
-    let is_name =
-        |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '[' | ']' | ':');
-    let has_port = !text.ends_with(']') && text.contains(':');
-    match !text.is_empty() && !has_port && text.chars().all(is_name) {
-        true => Ok(text.to_owned()),
-        false => Err("a host is a name without a port, such as acme.example".to_owned()),
-    }
-});
-from_text!(Prefix, |text: &str| {
-    let segments = text.strip_prefix('/').map(|rest| rest.split('/'));
-    let is_plain = |segment: &str| {
-        !segment.is_empty()
-            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'))
-    };
-    match segments.is_some_and(|mut segments| segments.all(is_plain)) {
-        true => Ok(text.to_owned()),
-        false => Err("a path begins with / and does not end with it, such as /acme".to_owned()),
-    }
-});
+/// Says that a limit is over the pool's.
+fn over(limit: &str, most: usize, pool: &str) -> String {
+    format!("{limit} is over {most}, the limit of the pool ({pool})")
+}
+
+/// Shows the name of an environment variable, unless it may be the secret itself in its place.
+fn variable(name: &str) -> &str {
+    let is_name = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    if is_name && name.len() < 64 { name } else { "the variable (its name is not shown: it may be a secret)" }
+}

@@ -2,27 +2,27 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
+    future::poll_fn,
     num::NonZero,
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::available_parallelism,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Serialize;
 use tokio::{
-    runtime::Handle,
     sync::{OnceCell, Semaphore},
-    task::{JoinHandle, JoinSet},
+    task::{JoinHandle, JoinSet, block_in_place},
     time::timeout,
     try_join,
 };
 
 use super::{
     super::{
-        compile::{NotCompiled, component_file},
+        compile::{NotCompiled, component_file, require_component},
         key,
     },
     plan::{Compiler, DatabasePlan, TenantPlan, TokenPlan},
@@ -61,12 +61,12 @@ pub(super) struct Loader {
 /// A tenant that serves, and the plan that it was made of.
 type Loaded = (TenantPlan, Arc<Workspaces>);
 
-/// What all loads have in common.
+/// Parts that all loads have in common.
 struct Means {
     sandboxes: Sandboxes,
     metrics: Metrics,
     opening: Semaphore,
-    /// One permit for each process of the compiler.
+    /// Permits of the compiler's processes, one for each processor.
     compiling: Semaphore,
     /// Components that can't be compiled, with the limits of that and the reason.
     failures: Mutex<HashMap<Digest, (Compiler, String)>>,
@@ -84,12 +84,12 @@ impl Drop for Opened {
     }
 }
 
-/// What became of a tenant.
+/// Outcome of loading one tenant.
 #[derive(Debug, Clone, Serialize)]
 pub(in crate::cli) struct Report {
     pub(in crate::cli) tenant: String,
     pub(in crate::cli) outcome: Outcome,
-    /// Why, where it failed.
+    /// Reason of a failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) reason: Option<String>,
 }
@@ -97,17 +97,17 @@ pub(in crate::cli) struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::cli) enum Outcome {
-    /// It was not there before.
+    /// New tenant.
     Loaded,
-    /// Nothing about it has changed.
+    /// Tenant without a change.
     Unchanged,
-    /// It has another component.
+    /// Tenant with another component.
     Swapped,
-    /// It was made anew.
+    /// Tenant that was made anew.
     Changed,
-    /// It is no longer served.
+    /// Tenant that is no longer served.
     Removed,
-    /// It could not be loaded, and gets 503; or it could not be changed, and goes on as it was.
+    /// Tenant that could not be loaded, and gets 503; or that could not be changed, and goes on as it was.
     Failed,
 }
 
@@ -124,7 +124,7 @@ impl Loader {
         Self { compiler, means: Arc::new(means), databases: HashMap::new(), tenants: HashMap::new() }
     }
 
-    /// The database of a tenant that was loaded.
+    /// Returns the database of a tenant that was loaded.
     pub(super) fn database(&self, tenant: &str) -> Option<Arc<dyn Database>> {
         let (plan, _) = self.tenants.get(tenant)?;
         Some(self.databases.get(&plan.database)?.database.clone())
@@ -145,12 +145,12 @@ impl Loader {
             let (load, plan, before) = (load.clone(), plan.clone(), self.tenants.get(&plan.name).cloned());
             tasks.spawn(async move { (number, load.tenant(plan, before).await) });
         }
-        let mut outcomes: Vec<_> = plans.iter().map(|_| Err(anyhow!("loading it failed"))).collect();
+        let mut outcomes: Vec<_> = plans.iter().map(|_| Err("loading it failed".to_owned())).collect();
         while let Some(done) = tasks.join_next().await {
             // A panic is logged as such, and leaves the tenant's outcome as it is.
             let Ok((number, outcome)) = done else { continue };
-            let serves = outcome.as_ref().map(|(_, (_, workspaces))| workspaces.clone());
-            made(number, &serves.map_err(|reason| format!("{reason:#}")));
+            let outcome = outcome.map_err(|reason| plans[number].without_secrets(&format!("{reason:#}")));
+            made(number, &outcome.as_ref().map(|(_, (_, workspaces))| workspaces.clone()).map_err(Clone::clone));
             outcomes[number] = outcome;
         }
         for (plan, cell) in &load.databases {
@@ -165,7 +165,7 @@ impl Loader {
             let before = self.tenants.remove(&plan.name);
             let (outcome, reason, kept) = match made {
                 Ok((outcome, made)) => (outcome, None, Some(made)),
-                Err(reason) => (Outcome::Failed, Some(format!("{reason:#}")), before),
+                Err(reason) => (Outcome::Failed, Some(reason), before),
             };
             // Where it stands now: where the plan says, or where it stood when it goes on as before.
             let place = kept.as_ref().map_or(plan, |(plan, _)| plan);
@@ -191,7 +191,7 @@ impl Loader {
 /// Something that is made once, or the reason why not.
 type Once<T> = OnceCell<Result<T, String>>;
 
-/// One load: what its tenants share is made once, by the first that needs it.
+/// Load in progress: parts that its tenants share are made once, by the first that needs them.
 struct Load {
     means: Arc<Means>,
     compiler: Compiler,
@@ -250,7 +250,7 @@ impl Load {
         );
         let mut auth: Arc<dyn Auth> = Arc::new(ApiKeys::new(database.clone(), pepper, plan.administrators));
         if let Some(TokenPlan { keys, options, .. }) = plan.tokens.clone() {
-            auth = Arc::new(aside(Jwt::new(keys, options, auth)).await??);
+            auth = Arc::new(aside(Jwt::new(keys, options, auth)).await?);
         }
         let workspaces = Workspaces::builder(database.for_tenant(&plan.name, plan.quota), auth)
             .sandboxes(self.means.sandboxes.clone())
@@ -269,8 +269,7 @@ impl Load {
         let opened = cell.get_or_init(|| async {
             let _place = self.means.opening.acquire().await;
             match timeout(OPEN_TIMEOUT, aside(open(plan.clone()))).await {
-                Ok(Ok(opened)) => opened,
-                Ok(Err(error)) => Err(error.to_string()),
+                Ok(opened) => opened,
                 Err(_) => Err(format!("the database did not open within {OPEN_TIMEOUT:?}")),
             }
         });
@@ -354,22 +353,10 @@ async fn open(plan: DatabasePlan) -> Result<Arc<Opened>, String> {
     Ok(Arc::new(Opened { database, sweeping }))
 }
 
-/// Runs a future that reads files, and so blocks its thread at times, beside the threads that serve.
-async fn aside<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
-    let runtime = Handle::current();
-    files::unblocked(move || runtime.block_on(future)).await
-}
-
-/// Checks that bytes begin as a component does. The compiler would quote them.
-fn require_component(wasm: &[u8]) -> Result<()> {
-    let found = match wasm {
-        [0, b'a', b's', b'm', ..] => return Ok(()),
-        [] => "the file is empty",
-        [0x1f, 0x8b, ..] => "it is compressed with gzip: unpack it",
-        text if text.is_ascii() => "it is text: give the binary form",
-        _ => "it is no WebAssembly",
-    };
-    bail!("not a component that can be compiled: {found}")
+/// Runs a future that blocks its thread at times, to read a file for one, without holding up other tasks.
+async fn aside<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|context| block_in_place(|| future.as_mut().poll(context))).await
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,6 +1,7 @@
 pub(super) mod admin;
 pub(super) mod config;
 mod demo;
+pub(super) mod guard;
 mod load;
 pub(super) mod plan;
 mod reload;
@@ -28,16 +29,22 @@ use tokio::{
 use uuid::Uuid;
 
 use self::{
-    admin::Admin,
+    admin::{Admin, AdminListener},
     demo::Demo,
+    guard::{Guard, Token},
     load::Loader,
     plan::{Compiler, DatabasePlan, Plan, TenantPlan, TokenPlan},
     reload::{Reloader, Stamps},
     started::Addresses,
 };
 use super::{
-    DatabaseAddress, DatabaseArguments, log::LogArguments, parse::Unrepeated, pepper::PepperArguments, terminal::Lines,
-    tls::TlsArguments,
+    DatabaseAddress, DatabaseArguments,
+    admin_address::AdminAddress,
+    log::LogArguments,
+    parse::Unrepeated,
+    pepper::PepperArguments,
+    terminal::Lines,
+    tls::{self, TlsArguments},
 };
 use crate::{
     Share,
@@ -62,9 +69,16 @@ pub(super) struct Serve {
     /// The address to listen at, by default 127.0.0.1:8080; port 0 takes a free one
     #[arg(long)]
     listen: Option<SocketAddr>,
-    /// The address of the administration (metrics, tenants, reload), by default none; keep it from strangers
+    /// The address of the administration (metrics, tenants, reload), or a socket as unix:PATH; by default none; keep it
+    /// from strangers
     #[arg(long, env = "WORKSPACES_ADMIN", hide_env_values = true)]
-    admin: Option<SocketAddr>,
+    admin: Option<AdminAddress>,
+    /// A file with a token that each request to the administration has to bring
+    #[arg(long, env = "WORKSPACES_ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// A host name under which the administration is used, beside its address; may be given again
+    #[arg(long, value_name = "NAME")]
+    admin_host: Vec<String>,
     /// How many connections of clients to hold open at most, by default 8192; fewer where the system allows fewer files
     #[arg(long, value_name = "N")]
     max_connections: Option<usize>,
@@ -98,7 +112,7 @@ pub(super) struct Serve {
     demo_pepper: OnceLock<String>,
 }
 
-/// Which bearer tokens of an identity provider are taken.
+/// Bearer tokens of an identity provider.
 #[derive(Args)]
 #[group(requires_all = ["jwt_keys", "jwt_issuer", "jwt_audience"])]
 struct TokenArguments {
@@ -133,10 +147,10 @@ fn key_source(text: &str) -> Result<KeySource, String> {
     text.parse().map_err(|error| format!("{error}"))
 }
 
-/// What the one tenant is called that options describe.
+/// Name of the one tenant that options describe.
 const ONLY: &str = "default";
 
-/// Where clients are listened for where nobody says otherwise.
+/// Default address for clients.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 
 impl Serve {
@@ -150,13 +164,13 @@ impl Serve {
             prepared = files::unblocked(move || reader.prepare()) => prepared??,
             () = &mut shutdown => return Ok(()),
         };
-        let Prepared { plan, tls, read } = prepared;
+        let Prepared { plan, tls, token, read } = prepared;
         // Before the databases are opened, which take some.
         let files = open_files();
 
         let listener = bind(serve.listen.or(plan.listen).unwrap_or(LISTEN), "--listen").await?;
-        let admin = match serve.admin.or(plan.admin) {
-            Some(address) => Some(bind(address, "--admin").await?),
+        let admin = match serve.admin.as_ref().or(plan.admin.as_ref()) {
+            Some(address) => Some(AdminListener::bind(address).await?),
             None => None,
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -167,10 +181,12 @@ impl Serve {
 
         let (reload, waiters) = mpsc::channel(1);
         if let Some(admin) = admin {
-            addresses.admin = Some(format!("http://{}", admin.local_addr()?));
-            let admin_of =
+            addresses.admin = Some(admin.url()?);
+            let hosts = serve.admin_host.iter().chain(&plan.admin_hosts).cloned().collect();
+            let guard = Guard { address: admin.address(), hosts, token };
+            let routes =
                 Admin { gateway: gateway.clone(), sandboxes: sandboxes.clone(), metrics: metrics.clone(), reload };
-            tokio::spawn(server::serve(admin, admin_of.routes(), ADMIN_CONNECTIONS, std::future::pending()));
+            tokio::spawn(admin.serve(routes.routes(guard)));
         }
         let most = serve.max_connections.or(plan.max_connections).unwrap_or(server::CONNECTIONS);
         let databases: HashSet<_> = plan.tenants.iter().map(|tenant| &tenant.database).collect();
@@ -192,7 +208,7 @@ impl Serve {
             finished = &mut serving => finished,
             started = start => {
                 started?;
-                tokio::spawn(Reloader { serve, plan, read, loader, gateway, tls: tls.clone() }.run(hangup, waiters));
+                tokio::spawn(Reloader { serve, started: plan.clone(), plan, read, loader, gateway, tls: tls.clone() }.run(hangup, waiters));
                 serving.await
             }
         };
@@ -206,9 +222,15 @@ impl Serve {
     /// Reads all files but the components, and blocks its thread for that.
     fn prepare(&self) -> Result<Prepared> {
         let plan = self.plan()?;
-        let tls = self.tls.as_ref().map(TlsArguments::read).transpose()?;
+        let tls = match (&self.tls, &plan.tls) {
+            (Some(arguments), _) => Some(arguments.read()?),
+            (None, Some((certificate, key))) => Some(tls::read(certificate.clone(), key.clone())?),
+            (None, None) => None,
+        };
+        let token = self.admin_token_file.as_ref().or(plan.admin_token_file.as_ref());
+        let token = token.map(|file| Token::read(file)).transpose()?;
         let read = reload::stamps(self.config.as_deref(), &plan);
-        Ok(Prepared { plan, tls, read })
+        Ok(Prepared { plan, tls, token, read })
     }
 
     /// Loads the tenants, while those that are there already serve, and prints the addresses: when all are there or
@@ -282,13 +304,16 @@ impl Serve {
         Ok(())
     }
 
-    /// What is to be served, as the file says now, or the options.
+    /// Reads the plan, from the file as it is now or from the options.
     fn plan(&self) -> Result<Plan> {
         match &self.config {
             Some(file) => config::read(file),
             None => Ok(Plan {
                 listen: None,
                 admin: None,
+                admin_token_file: None,
+                admin_hosts: Vec::new(),
+                tls: None,
                 max_connections: None,
                 watch: false,
                 pool: Pool::default(),
@@ -331,10 +356,12 @@ impl Serve {
     }
 }
 
-/// What is read before anything listens.
+/// Content of the files that are read before anything listens.
 struct Prepared {
     plan: Plan,
     tls: Option<Arc<Tls>>,
+    /// The administration's.
+    token: Option<Token>,
     /// The files as they were before.
     read: Stamps,
 }
@@ -347,13 +374,10 @@ async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     listener.with_context(|| format!("can't listen at {address}: choose another with {option}"))
 }
 
-/// Connections of operators and their tools.
-const ADMIN_CONNECTIONS: usize = 64;
-
 /// Files that are kept for other things than databases and clients' connections, such as the log.
 const RESERVED_FILES: usize = 128;
 
-/// How many files this process may open, after asking for as many as it may ask for.
+/// Raises the limit of open files as far as it goes, and returns it.
 fn open_files() -> usize {
     let asked = getrlimit(Resource::Nofile);
     // What is refused leaves the limit as it was, which is read again.

@@ -1,10 +1,10 @@
-//! What is to be served, whether it was said by options or in a file.
+//! The plan of a server, from options or from a file.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use super::super::DatabaseAddress;
+use super::super::{DatabaseAddress, admin_address::AdminAddress, secret};
 use crate::{
     Share, Workspaces,
     auth::jwt::{self, KeySource},
@@ -14,11 +14,16 @@ use crate::{
     storage::Quota,
 };
 
-/// All of it.
+/// Plan of a whole server.
 #[derive(Clone)]
 pub(in crate::cli) struct Plan {
     pub(super) listen: Option<SocketAddr>,
-    pub(super) admin: Option<SocketAddr>,
+    pub(super) admin: Option<AdminAddress>,
+    pub(super) admin_token_file: Option<PathBuf>,
+    /// Host names of the administration, beside its address.
+    pub(super) admin_hosts: Vec<String>,
+    /// The files of the certificate and of its key.
+    pub(super) tls: Option<(PathBuf, PathBuf)>,
     pub(super) max_connections: Option<usize>,
     /// Load anew when a file has changed.
     pub(super) watch: bool,
@@ -27,12 +32,29 @@ pub(in crate::cli) struct Plan {
     pub(in crate::cli) tenants: Vec<TenantPlan>,
 }
 
-/// What the compilation of one component may take, in a process of its own.
+impl Plan {
+    /// Names what of another plan comes only with the next start.
+    pub(super) fn needs_restart(&self, next: &Self) -> Option<String> {
+        let parts = [
+            ("listen", self.listen != next.listen),
+            ("admin", self.admin != next.admin),
+            ("admin-token-file", self.admin_token_file != next.admin_token_file),
+            ("admin-hosts", self.admin_hosts != next.admin_hosts),
+            ("max-connections", self.max_connections != next.max_connections),
+            ("pool", self.pool != next.pool),
+            ("tls", self.tls != next.tls),
+        ];
+        let changed: Vec<_> = parts.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect();
+        (!changed.is_empty()).then(|| format!("restart the server for the change of {}", changed.join(", ")))
+    }
+}
+
+/// Limits of the compilation of one component, in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) struct Compiler {
     /// Bytes of memory.
     pub(in crate::cli) memory: u64,
-    /// From start to end, and on the processor.
+    /// Time from start to end, and on the processor.
     pub(in crate::cli) time: Duration,
 }
 
@@ -43,7 +65,7 @@ impl Default for Compiler {
     }
 }
 
-/// One tenant.
+/// Plan of one tenant.
 #[derive(Clone, PartialEq)]
 pub(in crate::cli) struct TenantPlan {
     pub(super) name: String,
@@ -61,6 +83,21 @@ pub(in crate::cli) struct TenantPlan {
 }
 
 impl TenantPlan {
+    /// Returns a text about the tenant without its secrets.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        let mut secrets = vec![self.pepper.clone()];
+        if let DatabaseAddress::Server(address) = &self.database.address {
+            secrets.extend(secret::of_address(address));
+        }
+        let mut files: Vec<_> = self.component.iter().collect();
+        // An address of keys is printed without secrets.
+        if let Some(TokenPlan { keys: KeySource::File(file), .. }) = &self.tokens {
+            files.push(file);
+        }
+        secrets.extend(files.into_iter().filter_map(|file| Some(secret::of_path(file)?.into_owned())));
+        secret::hide(text, &secrets)
+    }
+
     /// Returns the tenant in its place, still to be loaded.
     pub(super) fn loading(&self) -> Tenant {
         Tenant::loading(&self.name, &self.hosts, &self.path)
@@ -72,13 +109,13 @@ impl TenantPlan {
     }
 }
 
-/// Where a tenant's workspaces and keys are. Tenants with the same plan share the database.
+/// Database of a tenant's workspaces and keys. Tenants with the same plan share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(in crate::cli) struct DatabasePlan {
     pub(super) address: DatabaseAddress,
     pub(super) group_commit: usize,
     pub(super) connections: usize,
-    /// Whose it is, where it is in memory: nobody else's.
+    /// Only tenant of a database in memory.
     pub(super) owner: Option<String>,
 }
 
@@ -88,7 +125,7 @@ impl DatabasePlan {
         Self { address, group_commit, connections, owner }
     }
 
-    /// How many files it takes to have it open.
+    /// Returns the number of files that it takes to have it open.
     pub(super) fn files(&self) -> usize {
         match self.address {
             DatabaseAddress::Memory => 0,
@@ -99,7 +136,7 @@ impl DatabasePlan {
     }
 }
 
-/// Which bearer tokens a tenant takes.
+/// Bearer tokens that a tenant takes.
 #[derive(Clone, PartialEq)]
 pub(in crate::cli) struct TokenPlan {
     pub(super) keys: KeySource,

@@ -17,18 +17,20 @@ use tokio::{
 
 use super::{
     Serve,
-    admin::Waiter,
+    admin::{Reloaded, Waiter},
     load::{Loader, Outcome, Report},
     plan::Plan,
 };
 use crate::{files, gateway::Gateway, http::tls::Tls};
 
-/// How often files are looked at, where they are watched.
+/// Interval at which watched files are looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// Reads the plan again when it is told to, and has the gateway follow it.
 pub(super) struct Reloader {
     pub(super) serve: Arc<Serve>,
+    /// The plan that the server was started with.
+    pub(super) started: Plan,
     pub(super) plan: Plan,
     /// Its files as they were before they were read: a change after that is another.
     pub(super) read: Stamps,
@@ -94,7 +96,7 @@ impl Reloader {
         (!found.is_empty()).then_some(found)
     }
 
-    async fn reload(&mut self) -> Result<Vec<Report>, String> {
+    async fn reload(&mut self) -> Result<Reloaded, String> {
         let (serve, tls, before) = (self.serve.clone(), self.tls.clone(), self.plan.clone());
         let read = files::unblocked(move || {
             let certificate = tls.map_or(Ok(()), |tls| tls.reload());
@@ -117,8 +119,9 @@ impl Reloader {
                 return Err(reason);
             }
         };
-        if plan.pool != self.plan.pool || plan.listen != self.plan.listen || plan.admin != self.plan.admin {
-            tracing::warn!("addresses and the pool change with the next start");
+        let notice = self.started.needs_restart(&plan);
+        if let Some(notice) = &notice {
+            tracing::warn!("{notice}");
         }
         for (file, stamp) in &mut new {
             *stamp = old.get(file).copied().unwrap_or(*stamp);
@@ -140,7 +143,7 @@ impl Reloader {
         self.plan = plan;
         self.read = new;
         match certificate {
-            Ok(()) => Ok(reports),
+            Ok(()) => Ok(Reloaded { reports, notice }),
             Err(error) => Err(format!("the tenants are loaded, but the certificate stays as it was: {error}")),
         }
     }

@@ -54,7 +54,7 @@ pub(super) fn parse(address: &str) -> Result<(Vec<Config>, MakeRustlsConnect), D
                 .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
             let certificates = CertificateDer::pem_slice_iter(&pem)
                 .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| unusable(format!("sslrootcert {file}: {error}")))?;
+                .map_err(|error| unusable(format!("sslrootcert {file}: {}", tls::broken(&error))))?;
             let mut trusted = RootCertStore::empty();
             if trusted.add_parsable_certificates(certificates).0 == 0 {
                 return Err(unusable(format!("sslrootcert {file} holds no certificate")));

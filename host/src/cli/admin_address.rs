@@ -1,0 +1,109 @@
+//! The address of the administration: of TCP, or a Unix socket's path.
+
+use std::{
+    fmt, fs,
+    io::{self, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::{
+        fs::FileTypeExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::{
+    fs::{Mode, fchmod},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+};
+
+/// Address that the administration listens at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl FromStr for AdminAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err(SPELLING),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| SPELLING),
+        }
+    }
+}
+
+/// Spelling of an address.
+const SPELLING: &str = "an address such as 127.0.0.1:9090, or a socket such as unix:/run/workspaces/admin.sock";
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A connection of either kind.
+pub(super) trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+impl AdminAddress {
+    /// Connects to a server.
+    ///
+    /// # Errors
+    ///
+    /// Nobody who answers.
+    pub(super) fn connect(&self, timeout: Duration) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address)?;
+                stream.set_read_timeout(Some(timeout))?;
+                Box::new(stream)
+            }
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(timeout))?;
+                Box::new(stream)
+            }
+        })
+    }
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// Listens at a Unix socket that only this user may connect to. Replaces a socket that nobody answers at, which a
+/// server leaves behind that was killed, and nothing else.
+///
+/// # Errors
+///
+/// The reason, with the path.
+pub(super) fn listen_at(path: &Path) -> Result<UnixListener> {
+    let name = path.display();
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => bail!("{name} is there and no socket: choose another path"),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).with_context(|| format!("can't replace {name}"))?;
+            }
+            _ => bail!("another server answers at {name}: choose another path with --admin"),
+        },
+        Err(_) => {}
+    }
+    let bound = || -> rustix::io::Result<UnixListener> {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        // Before it has a name: there is no moment at which others may connect.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        bind(&socket, &SocketAddrUnix::new(path)?)?;
+        listen(&socket, BACKLOG)?;
+        Ok(socket.into())
+    };
+    bound().with_context(|| format!("can't listen at {name}: choose another path with --admin"))
+}
