@@ -2,12 +2,20 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::{DatabaseArguments, print};
+use super::{DatabaseArguments, print, print_all};
 
 #[derive(Subcommand)]
 pub(super) enum Account {
     /// Make an account and print its id
     Create(Create),
+    /// List accounts but for workspaces, oldest first: id, name
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        database: DatabaseArguments,
+    },
 }
 
 /// What makes an account, and so an organization.
@@ -28,8 +36,14 @@ pub(super) struct Create {
 
 impl Account {
     pub(super) async fn run(self) -> Result<()> {
-        let Self::Create(create) = self;
-        create.run().await
+        match self {
+            Self::Create(create) => create.run().await,
+            Self::List { json, database } => {
+                print_all(json, &database.open_existing().await?.accounts().await?, |account| {
+                    format!("{}  {}", account.id, account.name.as_deref().unwrap_or_default())
+                })
+            }
+        }
     }
 }
 

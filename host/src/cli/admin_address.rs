@@ -19,6 +19,8 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
 };
 
+use super::parse::socket_address;
+
 /// Address that the administration listens at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum AdminAddress {
@@ -33,7 +35,7 @@ impl FromStr for AdminAddress {
         match text.strip_prefix("unix:") {
             Some("") => Err(SPELLING),
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|_| SPELLING),
+            None => socket_address(text).map(Self::Tcp).map_err(|_| SPELLING),
         }
     }
 }

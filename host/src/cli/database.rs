@@ -43,7 +43,7 @@ impl Command {
     pub(super) async fn run(self) -> Result<()> {
         match self {
             Self::Migrate { database } => {
-                if let DatabaseAddress::Server(address) = &database.database {
+                if let DatabaseAddress::Server(address) = &database.address()? {
                     Postgres::migrate(address).await.map_err(|error| secret::hide_in(error, address))?;
                 } else {
                     database.open().await?;
@@ -51,7 +51,7 @@ impl Command {
                 Ok(())
             }
             Self::Check { json, database, pepper } => {
-                let (database, pepper) = (database.open_existing().await?, pepper.given()?);
+                let (database, pepper) = (database.open_existing().await?, database.pepper(&pepper)?);
                 let mut check = database.check(progress("checked")).await?;
                 if let Some(pepper) = pepper {
                     let pepper = Pepper::new(pepper.as_bytes()).check();

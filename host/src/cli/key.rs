@@ -5,9 +5,9 @@ use clap::Subcommand;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DatabaseArguments, PepperArguments, print, print_all, time::Time};
+use super::{DatabaseArguments, PepperArguments, pepper::NO_PEPPER, print, print_all, time::Time};
 use crate::{
-    auth::api_key::generate,
+    auth::api_key::{Pepper, generate},
     now,
     storage::{ApiKey, NewKey},
 };
@@ -32,10 +32,10 @@ pub(super) enum Key {
         #[command(flatten)]
         pepper: PepperArguments,
     },
-    /// List the keys of an account: id, name, when made, when they expire
+    /// List keys: id, account, name, when made, when they expire
     List {
-        /// The account's id
-        account: Uuid,
+        /// Only those of this account
+        account: Option<Uuid>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -55,8 +55,8 @@ impl Key {
     pub(super) async fn run(self) -> Result<()> {
         match self {
             Self::Create { account, name, expires_in, json, database, pepper } => {
-                let pepper = pepper.pepper()?;
-                let database = database.open().await?;
+                let secret = database.pepper(&pepper)?.context(NO_PEPPER)?;
+                let (pepper, database) = (Pepper::new(secret.as_bytes()), database.open().await?);
                 let others = database.keys_of_another_pepper(&pepper.check()).await?;
                 ensure!(
                     others.is_empty(),
@@ -114,7 +114,8 @@ impl From<ApiKey> for Row {
 impl Row {
     fn line(&self) -> String {
         let expires = self.expires_at.map_or("never".into(), |time| time.to_string());
-        format!("{}  {}  made {}  expires {expires}", self.id, self.name, self.created_at)
+        let Self { id, account_id, name, created_at, .. } = self;
+        format!("{id}  account {account_id}  {name}  made {created_at}  expires {expires}")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The program: one file a subcommand.
 
 mod account;
+mod address;
 mod admin_address;
 mod compile;
 mod config;
@@ -23,18 +24,16 @@ mod time;
 mod tls;
 mod workspace;
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use self::{parse::Unrepeated, pepper::PepperArguments};
-use crate::storage::{
-    Database, DatabaseError,
-    postgres::{self, Postgres},
-    sqlite::{self, Sqlite},
+use self::{
+    address::{AddressArguments, DatabaseAddress, DatabaseArguments},
+    pepper::PepperArguments,
 };
 
 /// Creates workspaces: one API operation as a sandboxed WebAssembly component, and its host.
@@ -88,7 +87,11 @@ enum Command {
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let parsed = Arguments::command().try_get_matches().and_then(|matches| {
+        parse::refuse_ignored(&matches)?;
+        Arguments::from_arg_matches(&matches)
+    });
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => return parse::print_usage(&secret::without_secrets(error)),
     };
@@ -128,95 +131,6 @@ fn finish(command: impl Future<Output = Result<()>>) -> Result<()> {
     // A file system or a database that hangs does not keep the process from ending.
     runtime.shutdown_timeout(END_TIMEOUT);
     outcome
-}
-
-/// Where the database is.
-#[derive(clap::Args)]
-struct DatabaseArguments {
-    /// The database: sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME (several hosts, commas between, for a server with standbys)
-    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true, value_parser = Unrepeated(DatabaseAddress::read))]
-    database: DatabaseAddress,
-}
-
-impl DatabaseArguments {
-    /// For commands that write: a file that is not there is made.
-    async fn open(&self) -> Result<Arc<dyn Database>, DatabaseError> {
-        self.open_with(&sqlite::Options::default(), &postgres::Options { check: false, ..Default::default() }).await
-    }
-
-    /// For commands that look at what is there.
-    async fn open_existing(&self) -> Result<Arc<dyn Database>, DatabaseError> {
-        let sqlite = sqlite::Options { create: false, ..Default::default() };
-        self.open_with(&sqlite, &postgres::Options { check: false, ..Default::default() }).await
-    }
-
-    async fn open_with(
-        &self,
-        sqlite: &sqlite::Options,
-        postgres: &postgres::Options,
-    ) -> Result<Arc<dyn Database>, DatabaseError> {
-        self.database.open(sqlite, postgres).await
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum DatabaseAddress {
-    File(PathBuf),
-    Memory,
-    Server(String),
-}
-
-impl DatabaseAddress {
-    async fn open(
-        &self,
-        sqlite: &sqlite::Options,
-        postgres: &postgres::Options,
-    ) -> Result<Arc<dyn Database>, DatabaseError> {
-        Ok(match self {
-            Self::File(path) => Arc::new(Sqlite::open_with(path, sqlite)?),
-            Self::Memory => Arc::new(Sqlite::in_memory()?),
-            Self::Server(address) => {
-                let connected = Postgres::connect(address, postgres).await;
-                Arc::new(connected.map_err(|error| secret::hide_in(error, address))?)
-            }
-        })
-    }
-
-    /// Returns the address as the log shows it: an absolute path, or hosts and a name, without a password.
-    fn shown(&self) -> String {
-        match self {
-            Self::Memory => ":memory:".into(),
-            Self::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Self::Server(address) => {
-                let rest = address.split_once("://").map_or("", |(_, rest)| rest);
-                let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-                match credentials.contains('?') {
-                    // The parts can't be told apart for sure.
-                    true => "postgres".into(),
-                    false => format!("postgres://{}", rest.split('?').next().unwrap_or_default()),
-                }
-            }
-        }
-    }
-
-    /// Reads the option or variable. A line break behind it, as files end with, is no part of it.
-    fn read(text: &str) -> Result<Self, String> {
-        let address = Self::parse(pepper::without_line_break(text));
-        address.ok_or_else(|| {
-            "--database (WORKSPACES_DATABASE) is sqlite:PATH, sqlite::memory: or postgres://…".to_owned()
-        })
-    }
-
-    fn parse(address: &str) -> Option<Self> {
-        if address.starts_with("postgres://") || address.starts_with("postgresql://") {
-            return Some(Self::Server(address.into()));
-        }
-        match address.strip_prefix("sqlite:")? {
-            "" => None,
-            ":memory:" => Some(Self::Memory),
-            path => Some(Self::File(path.into())),
-        }
-    }
 }
 
 /// Prints an answer: the line for people, or the value as JSON.

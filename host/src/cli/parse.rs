@@ -1,10 +1,15 @@
 //! The command line: values that may be secret, and errors that repeat what was typed.
 
-use std::{borrow::Cow, env, ffi::OsStr, process::ExitCode};
+use std::{borrow::Cow, env, ffi::OsStr, net::SocketAddr, process::ExitCode};
 
-use clap::{Arg, Command, builder::TypedValueParser, error::ErrorKind};
+use clap::{
+    Arg, ArgMatches, Command, CommandFactory as _, builder::TypedValueParser, error::ErrorKind, parser::ValueSource,
+};
 
-use super::terminal::{escape, is_unsafe};
+use super::{
+    DatabaseAddress,
+    terminal::{escape, is_unsafe},
+};
 
 /// Parser of a value that may hold a password: unlike clap's own, its errors do not repeat the value.
 #[derive(Clone)]
@@ -19,6 +24,63 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unrepeated<T> {
             let option = option.and_then(Arg::get_long).map(|name| format!("--{name}: ")).unwrap_or_default();
             command.clone().error(ErrorKind::ValueValidation, format!("{option}{message}"))
         })
+    }
+}
+
+/// Reads an address to listen at. The host `localhost`, or none, is 127.0.0.1.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let explained = || "an address is HOST:PORT, such as 127.0.0.1:8080, localhost:8080, :8080 or [::]:8080".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(explained)?;
+    let host = if matches!(host, "" | "localhost") { "127.0.0.1" } else { host };
+    format!("{host}:{port}").parse().map_err(|_| explained())
+}
+
+/// Options that say what a tenant of a file says itself.
+const OF_TENANTS: [&str; 11] = [
+    "database",
+    "group_commit",
+    "connections",
+    "key_pepper",
+    "key_pepper_file",
+    "admin_organization",
+    "jwt_keys",
+    "jwt_issuer",
+    "jwt_audience",
+    "jwt_account_claim",
+    "jwt_keys_max_age",
+];
+
+/// Options without effect beside `--demo`, which has a database and a pepper of its own.
+const OF_DATABASES: [&str; 5] = ["database", "group_commit", "connections", "key_pepper", "key_pepper_file"];
+
+/// Refuses options of the command line that another makes useless. A variable of the environment is no option: it may
+/// be there for other commands.
+pub(super) fn refuse_ignored(matches: &ArgMatches) -> Result<(), clap::Error> {
+    let mut leaf = matches;
+    while let Some((_, matches)) = leaf.subcommand() {
+        leaf = matches;
+    }
+    let is_typed =
+        |id: &str| leaf.try_contains_id(id).unwrap_or(false) && leaf.value_source(id) == Some(ValueSource::CommandLine);
+    let pairs = [("config", &OF_TENANTS[..]), ("demo", &OF_DATABASES)];
+    let ignored = pairs.iter().filter(|(by, _)| is_typed(by)).find_map(|(by, options)| {
+        let option = options.iter().find(|option| is_typed(option))?;
+        Some((*option, format!("--{by}")))
+    });
+    let of_backend = || {
+        let address = leaf.try_get_one::<DatabaseAddress>("database").ok().flatten()?;
+        let (option, kind) = match address {
+            DatabaseAddress::Server(_) => ("group_commit", "a PostgreSQL database"),
+            _ => ("connections", "an SQLite database"),
+        };
+        is_typed(option).then(|| (option, kind.to_owned()))
+    };
+    match ignored.or_else(of_backend) {
+        None => Ok(()),
+        Some((option, by)) => {
+            let message = format!("--{} has no effect with {by}: leave one of them out", option.replace('_', "-"));
+            Err(super::Arguments::command().error(ErrorKind::ArgumentConflict, message))
+        }
     }
 }
 

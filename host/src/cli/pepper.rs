@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{
-    auth::api_key::Pepper,
-    files::{self, Limit},
-};
+use crate::files::{self, Limit};
 
 /// Maximum size of a file with a pepper, as `openssl rand` makes them many times over.
 pub(super) const PEPPER: Limit = Limit::fixed(4 << 10);
+
+/// Message where a pepper is needed and none is given.
+pub(super) const NO_PEPPER: &str = "no key pepper: make one with `export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)` and keep it, keys are lost without it";
 
 /// Minimum length of a pepper, in bytes: 128 bits, as NIST SP 800-107 asks of an HMAC key.
 const MIN_PEPPER: usize = 16;
@@ -33,9 +33,7 @@ impl PepperArguments {
     ///
     /// Where there is none, or two, or it is too short.
     pub(super) fn secret(&self) -> Result<String> {
-        self.given()?.context(
-            "no key pepper: make one with `export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)` and keep it, keys are lost without it",
-        )
+        self.given()?.context(NO_PEPPER)
     }
 
     /// Returns the secret, or none where the options give none.
@@ -57,15 +55,6 @@ impl PepperArguments {
             "" => Ok(None),
             secret => Ok(Some(checked(secret)?)),
         }
-    }
-
-    /// Returns the pepper.
-    ///
-    /// # Errors
-    ///
-    /// As [`secret`](Self::secret).
-    pub(super) fn pepper(&self) -> Result<Pepper> {
-        Ok(Pepper::new(self.secret()?.as_bytes()))
     }
 }
 

@@ -30,6 +30,27 @@ pub trait Database: Storage + Directory {
     /// [`DatabaseError::NotFound`] naming the one that does not exist.
     async fn add_member(&self, organization: Uuid, account: Uuid) -> Result<(), DatabaseError>;
 
+    /// Ends a membership.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] where there is none.
+    async fn remove_member(&self, organization: Uuid, account: Uuid) -> Result<(), DatabaseError>;
+
+    /// Returns the accounts that are no workspaces, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't answer.
+    async fn accounts(&self) -> Result<Vec<Account>, DatabaseError>;
+
+    /// Returns the members of one organization or of all, by organization.
+    ///
+    /// # Errors
+    ///
+    /// Where the database can't answer.
+    async fn memberships(&self, organization: Option<Uuid>) -> Result<Vec<Membership>, DatabaseError>;
+
     /// Stores a key's hash for an account.
     ///
     /// # Errors
@@ -37,12 +58,12 @@ pub trait Database: Storage + Directory {
     /// [`DatabaseError::NotFound`] where there is no such account.
     async fn create_key(&self, account: Uuid, key: NewKey) -> Result<ApiKey, DatabaseError>;
 
-    /// The keys of an account, oldest first.
+    /// Returns the keys of one account or of all, oldest first.
     ///
     /// # Errors
     ///
     /// [`DatabaseError::NotFound`] where there is no such account.
-    async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError>;
+    async fn keys(&self, account: Option<Uuid>) -> Result<Vec<ApiKey>, DatabaseError>;
 
     /// Deletes a key: it is refused from now on.
     ///
@@ -101,6 +122,19 @@ pub struct Account {
     pub id: Uuid,
     /// Its name.
     pub name: Option<String>,
+}
+
+/// Membership of an account in an organization, as a command prints it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Membership {
+    /// The organization's id.
+    pub organization_id: Uuid,
+    /// The organization's name.
+    pub organization_name: Option<String>,
+    /// The member's id.
+    pub account_id: Uuid,
+    /// The member's name.
+    pub account_name: Option<String>,
 }
 
 /// An API key to store: never the key itself.

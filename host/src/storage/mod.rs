@@ -16,7 +16,7 @@ use async_trait::async_trait;
 
 pub use self::claim::{Claim, IdempotencyKey, InvalidKey};
 pub use self::database::{
-    Account, ApiKey, Check, Database, DatabaseError, Finding, NewKey, Progress, Severity, WorkspaceRow,
+    Account, ApiKey, Check, Database, DatabaseError, Finding, Membership, NewKey, Progress, Severity, WorkspaceRow,
 };
 pub use self::sweep::sweep;
 use crate::{Workspace, auth::Grant};

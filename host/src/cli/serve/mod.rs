@@ -38,10 +38,10 @@ use self::{
     started::Addresses,
 };
 use super::{
-    DatabaseAddress, DatabaseArguments,
+    AddressArguments, DatabaseAddress,
     admin_address::AdminAddress,
     log::LogArguments,
-    parse::Unrepeated,
+    parse::{Unrepeated, socket_address},
     pepper::PepperArguments,
     terminal::Lines,
     tls::{self, TlsArguments},
@@ -67,11 +67,11 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["demo", "component"])]
     config: Option<PathBuf>,
     /// The address to listen at, by default 127.0.0.1:8080; port 0 takes a free one
-    #[arg(long)]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
     listen: Option<SocketAddr>,
     /// The address of the administration (metrics, tenants, reload), or a socket as unix:PATH; by default none; keep it
     /// from strangers
-    #[arg(long, env = "WORKSPACES_ADMIN", hide_env_values = true)]
+    #[arg(long, env = "WORKSPACES_ADMIN", hide_env_values = true, value_name = "ADDRESS")]
     admin: Option<AdminAddress>,
     /// A file with a token that each request to the administration has to bring
     #[arg(long, env = "WORKSPACES_ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
@@ -94,7 +94,7 @@ pub(super) struct Serve {
     #[command(flatten)]
     log: LogArguments,
     #[command(flatten)]
-    database: DatabaseArguments,
+    database: AddressArguments,
     /// SQLite: how many creates may share one commit, and so one sync of the disk
     #[arg(long, value_name = "CREATES", default_value_t = sqlite::Options::default().batch)]
     group_commit: usize,

@@ -68,13 +68,13 @@ impl Default for Compiler {
 /// Plan of one tenant.
 #[derive(Clone, PartialEq)]
 pub(in crate::cli) struct TenantPlan {
-    pub(super) name: String,
+    pub(in crate::cli) name: String,
     pub(super) hosts: Vec<String>,
     pub(super) path: String,
     /// The built-in one where there is none.
     pub(super) component: Option<PathBuf>,
-    pub(super) database: DatabasePlan,
-    pub(super) pepper: String,
+    pub(in crate::cli) database: DatabasePlan,
+    pub(in crate::cli) pepper: String,
     pub(super) administrators: Option<Uuid>,
     pub(super) tokens: Option<TokenPlan>,
     pub(super) limits: Limits,
@@ -112,7 +112,7 @@ impl TenantPlan {
 /// Database of a tenant's workspaces and keys. Tenants with the same plan share it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(in crate::cli) struct DatabasePlan {
-    pub(super) address: DatabaseAddress,
+    pub(in crate::cli) address: DatabaseAddress,
     pub(super) group_commit: usize,
     pub(super) connections: usize,
     /// Only tenant of a database in memory.

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     now,
-    storage::{Account, ApiKey, Check, Database, DatabaseError, NewKey, Progress, Quota, Storage, WorkspaceRow},
+    storage::{
+        Account, ApiKey, Check, Database, DatabaseError, Membership, NewKey, Progress, Quota, Storage, WorkspaceRow,
+    },
 };
 
 /// Query of API keys, of those that the rest of it says.
@@ -69,6 +71,49 @@ impl Database for Postgres {
         Ok(())
     }
 
+    async fn remove_member(&self, organization: Uuid, account: Uuid) -> Result<(), DatabaseError> {
+        const REMOVE: Statement = Statement {
+            sql: "DELETE FROM public.account_organization_ids WHERE account_id = $1 AND organization_id = $2 RETURNING id",
+            types: &[Type::UUID, Type::UUID],
+        };
+        match self.connections.query(&REMOVE, &[&account, &organization]).await?.is_empty() {
+            true => Err(DatabaseError::NotFound(format!("member {account} of organization {organization}"))),
+            false => Ok(()),
+        }
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, DatabaseError> {
+        const LIST: Statement = Statement {
+            sql: "SELECT id, name FROM public.accounts WHERE NOT EXISTS
+                (SELECT FROM public.account_workspace_ids WHERE workspace_id = accounts.id) ORDER BY \"timestamp\", id",
+            types: &[],
+        };
+        let account = |row: &Row| Ok(Account { id: column(row, "id")?, name: column(row, "name")? });
+        self.connections.query(&LIST, &[]).await?.iter().map(account).collect()
+    }
+
+    async fn memberships(&self, organization: Option<Uuid>) -> Result<Vec<Membership>, DatabaseError> {
+        // A membership may be there twice, which is the same membership.
+        const LIST: Statement = Statement {
+            sql: "SELECT DISTINCT organization.id AS organization_id, organization.name AS organization_name,
+                    account.id AS account_id, account.name AS account_name
+                FROM public.account_organization_ids link
+                JOIN public.accounts organization ON organization.id = link.organization_id
+                JOIN public.accounts account ON account.id = link.account_id
+                WHERE $1 IS NULL OR link.organization_id = $1 ORDER BY organization.id, account.id",
+            types: &[Type::UUID],
+        };
+        let membership = |row: &Row| {
+            Ok(Membership {
+                organization_id: column(row, "organization_id")?,
+                organization_name: column(row, "organization_name")?,
+                account_id: column(row, "account_id")?,
+                account_name: column(row, "account_name")?,
+            })
+        };
+        self.connections.query(&LIST, &[&organization]).await?.iter().map(membership).collect()
+    }
+
     async fn create_key(&self, account: Uuid, key: NewKey) -> Result<ApiKey, DatabaseError> {
         self.require_account("account", account).await?;
         const CREATE: Statement = Statement {
@@ -92,10 +137,12 @@ impl Database for Postgres {
         Ok(ApiKey { id, name, account_id: account, created_at, expires_at })
     }
 
-    async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError> {
-        self.require_account("account", account).await?;
+    async fn keys(&self, account: Option<Uuid>) -> Result<Vec<ApiKey>, DatabaseError> {
+        if let Some(account) = account {
+            self.require_account("account", account).await?;
+        }
         const LIST: Statement = Statement {
-            sql: keys!("WHERE account = $1 ORDER BY account_api_keys.created_at, id"),
+            sql: keys!("WHERE $1 IS NULL OR account = $1 ORDER BY account_api_keys.created_at, id"),
             types: &[Type::UUID],
         };
         self.connections.query(&LIST, &[&account]).await?.iter().map(api_key).collect()

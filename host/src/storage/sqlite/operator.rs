@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{DatabaseError, Sqlite, create::insert_account, maintenance};
 use crate::{
     now,
-    storage::{Account, ApiKey, Check, Database, NewKey, Progress, Quota, Storage, WorkspaceRow},
+    storage::{Account, ApiKey, Check, Database, Membership, NewKey, Progress, Quota, Storage, WorkspaceRow},
 };
 
 #[async_trait]
@@ -52,6 +52,55 @@ impl Database for Sqlite {
             .await
     }
 
+    async fn remove_member(&self, organization: Uuid, account: Uuid) -> Result<(), DatabaseError> {
+        self.writer
+            .run(move |session| {
+                session.write(|transaction| {
+                    let delete = "DELETE FROM account_organization_ids WHERE account_id = ?1 AND organization_id = ?2";
+                    match transaction.execute(delete, [account, organization])? {
+                        0 => Err(DatabaseError::NotFound(format!("member {account} of organization {organization}"))),
+                        _ => Ok(()),
+                    }
+                })
+            })
+            .await
+    }
+
+    async fn accounts(&self) -> Result<Vec<Account>, DatabaseError> {
+        self.reader()
+            .await?
+            .run(move |session| {
+                let mut statement = session.connection.prepare(
+                    "SELECT id, name FROM accounts WHERE NOT EXISTS
+                         (SELECT 1 FROM account_workspace_ids WHERE workspace_id = accounts.id) ORDER BY id",
+                )?;
+                let accounts = statement.query_map([], |row| Ok(Account { id: row.get(0)?, name: row.get(1)? }))?;
+                Ok(accounts.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
+    async fn memberships(&self, organization: Option<Uuid>) -> Result<Vec<Membership>, DatabaseError> {
+        self.reader()
+            .await?
+            .run(move |session| {
+                let mut statement = session.connection.prepare(
+                    "SELECT organization.id, organization.name, account.id, account.name
+                     FROM account_organization_ids link
+                     JOIN accounts organization ON organization.id = link.organization_id
+                     JOIN accounts account ON account.id = link.account_id
+                     WHERE ?1 IS NULL OR link.organization_id = ?1 ORDER BY 1, 3",
+                )?;
+                let memberships = statement.query_map([organization], |row| {
+                    let (organization_id, organization_name) = (row.get(0)?, row.get(1)?);
+                    let (account_id, account_name) = (row.get(2)?, row.get(3)?);
+                    Ok(Membership { organization_id, organization_name, account_id, account_name })
+                })?;
+                Ok(memberships.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
     async fn create_key(&self, account: Uuid, key: NewKey) -> Result<ApiKey, DatabaseError> {
         self.writer
             .run(move |session| {
@@ -72,14 +121,16 @@ impl Database for Sqlite {
             .await
     }
 
-    async fn keys(&self, account: Uuid) -> Result<Vec<ApiKey>, DatabaseError> {
+    async fn keys(&self, account: Option<Uuid>) -> Result<Vec<ApiKey>, DatabaseError> {
         self.reader()
             .await?
             .run(move |session| {
-                require_account(&session.connection, "account", account)?;
+                if let Some(account) = account {
+                    require_account(&session.connection, "account", account)?;
+                }
                 let mut statement = session.connection.prepare(
                     "SELECT id, name, account, created_at, expires_at FROM account_api_keys
-                     WHERE account = ?1 ORDER BY id",
+                     WHERE ?1 IS NULL OR account = ?1 ORDER BY id",
                 )?;
                 Ok(statement.query_map([account], api_key)?.collect::<Result<_, _>>()?)
             })

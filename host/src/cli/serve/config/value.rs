@@ -8,7 +8,7 @@ use serde::{
     de::{Error, Unexpected, Visitor},
 };
 
-use super::super::super::{DatabaseAddress, admin_address::AdminAddress};
+use super::super::super::{DatabaseAddress, admin_address::AdminAddress, parse::socket_address};
 
 /// A number of bytes above 0: `"16MiB"`.
 #[derive(Clone, Copy)]
@@ -86,7 +86,7 @@ from_text!(Uuid, "a UUID in quotes, such as \"123e4567-e89b-42d3-a456-4266141740
     text
 )
 .ok());
-from_text!(Listen, "an address in quotes, such as \"127.0.0.1:8080\"", |text| SocketAddr::from_str(text).ok());
+from_text!(Listen, "an address in quotes, such as \"127.0.0.1:8080\"", |text| socket_address(text).ok());
 from_text!(Admin, "an address in quotes, such as \"127.0.0.1:9090\" or \"unix:admin.sock\"", |text| {
     AdminAddress::from_str(text).ok()
 });
