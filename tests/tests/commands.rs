@@ -46,7 +46,7 @@ fn assert_lists(deployment: &Deployment) -> Result<()> {
     let mut members = listed(deployment, &["organization", "list"], "account_name")?;
     members.sort();
     assert_eq!(members, ["Ada", "Grace", "Grace"]);
-    assert_eq!(listed(deployment, &["organization", "list", &studio], "account_id")?, [grace.clone()]);
+    assert_eq!(listed(deployment, &["organization", "list", &studio], "account_id")?, [grace.as_str()]);
     let mut keys = listed(deployment, &["key", "list"], "name")?;
     keys.sort();
     assert_eq!(keys, ["first", "second"]);
@@ -54,7 +54,7 @@ fn assert_lists(deployment: &Deployment) -> Result<()> {
 
     run(&["organization", "remove-member", &label, &grace])?;
     assert_fails(deployment, &["organization", "remove-member", &label, &grace], 1, "there is no member")?;
-    assert_eq!(listed(deployment, &["organization", "list", &label], "account_id")?, [ada.clone()]);
+    assert_eq!(listed(deployment, &["organization", "list", &label], "account_id")?, [ada.as_str()]);
     let body = format!("{{\"organization_id\":\"{label}\"}}");
     assert_eq!(server.create(&key, body)?.status, 403);
 
@@ -154,9 +154,7 @@ fn addresses_without_a_host_or_with_its_name_are_local() -> Result<()> {
         assert_fails(&deployment, &["serve", "--listen", address], 2, "an address is HOST:PORT")?;
     }
     let tenants = Tenants::new(PROGRAM)?;
-    tenants.write("gateway.toml", format!(
-        "listen = \"localhost:0\"\nadmin = \":0\"\ndefaults.key-pepper-file = \"pepper\"\n[tenants.acme]\ndatabase = \"sqlite:acme.db\""
-    ))?;
+    tenants.write("gateway.toml", "listen = \"localhost:0\"\nadmin = \":0\"\ndefaults.key-pepper-file = \"pepper\"\n[tenants.acme]\ndatabase = \"sqlite:acme.db\"")?;
     tenants.deployment().run(&["config", "check", "gateway.toml"]).context("addresses in a file")?;
     Ok(())
 }
