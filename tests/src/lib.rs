@@ -244,10 +244,14 @@ impl Server {
     ///
     /// Where there is no administration, or no answer.
     pub fn metrics(&self) -> Result<String> {
-        let mut stream = TcpStream::connect(self.admin()?)?;
+        let admin = self.admin()?;
+        let mut stream = TcpStream::connect(admin)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write_head(&mut stream, "GET", "/metrics", &[], None)?;
-        Ok(String::from_utf8(Answer::read(stream)?.body)?)
+        // It answers to its own name alone.
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+        let answer = Answer::read(stream)?;
+        ensure!(answer.status == 200, "no metrics: {answer:?}");
+        Ok(String::from_utf8(answer.body)?)
     }
 
     /// Sends the process a signal, such as `TERM`.
