@@ -46,6 +46,9 @@ mod excerpt;
 #[cfg(any(feature = "cli", feature = "jwt", feature = "postgres", feature = "tls"))]
 mod files;
 
+#[cfg(any(feature = "cli", feature = "sqlite", feature = "tls"))]
+mod private;
+
 #[cfg(any(feature = "jwt", feature = "postgres", feature = "tls"))]
 mod tls;
 

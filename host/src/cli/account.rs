@@ -39,7 +39,7 @@ impl Account {
         match self {
             Self::Create(create) => create.run().await,
             Self::List { json, database } => {
-                print_all(json, &database.open_existing().await?.accounts().await?, |account| {
+                print_all(json, &database.open_to_read().await?.accounts().await?, |account| {
                     format!("{}  {}", account.id, account.name.as_deref().unwrap_or_default())
                 })
             }

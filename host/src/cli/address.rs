@@ -10,17 +10,13 @@ use super::{
     secret,
     serve::{config, plan::TenantPlan},
 };
-use crate::storage::{
-    Database, DatabaseError,
-    postgres::{self, Postgres},
-    sqlite::{self, Sqlite},
-};
+use crate::storage::{Database, DatabaseAddress, DatabaseError, postgres, sqlite};
 
 /// The option that names a database.
 #[derive(clap::Args)]
 pub(super) struct AddressArguments {
     /// The database: sqlite:PATH, sqlite::memory: or postgres://USER@HOST/NAME (several hosts, commas between, for a server with standbys)
-    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true, value_parser = Unrepeated(DatabaseAddress::read))]
+    #[arg(long, env = "WORKSPACES_DATABASE", default_value = "sqlite:workspaces.db", hide_env_values = true, value_parser = Unrepeated(read_address))]
     pub(super) database: DatabaseAddress,
 }
 
@@ -43,15 +39,25 @@ pub(super) struct DatabaseArguments {
 }
 
 impl DatabaseArguments {
-    /// Opens the database for a command that writes: a file that is not there is made.
+    /// Opens the database for a command that writes: a file that is missing is created.
     pub(super) async fn open(&self) -> Result<Arc<dyn Database>> {
-        Ok(self.address()?.open(&sqlite::Options::default(), &commands()).await?)
+        self.open_for(sqlite::Access::Create).await
     }
 
-    /// Opens the database for a command that looks at what is there.
+    /// Opens the database for a command that changes what is there.
     pub(super) async fn open_existing(&self) -> Result<Arc<dyn Database>> {
-        let sqlite = sqlite::Options { create: false, ..Default::default() };
-        Ok(self.address()?.open(&sqlite, &commands()).await?)
+        self.open_for(sqlite::Access::Write).await
+    }
+
+    /// Opens the database for a command that only reads.
+    pub(super) async fn open_to_read(&self) -> Result<Arc<dyn Database>> {
+        self.open_for(sqlite::Access::Read).await
+    }
+
+    /// Opens the database with this access to its file.
+    pub(super) async fn open_for(&self, access: sqlite::Access) -> Result<Arc<dyn Database>> {
+        let sqlite = sqlite::Options { access, ..Default::default() };
+        Ok(open_database(&self.address()?, &sqlite, &commands()).await?)
     }
 
     /// Returns the database's address.
@@ -87,63 +93,21 @@ impl DatabaseArguments {
     }
 }
 
-/// Kind and place of a database.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum DatabaseAddress {
-    File(PathBuf),
-    Memory,
-    Server(String),
+/// Opens a database. Its errors do not repeat the secrets of its address.
+pub(super) async fn open_database(
+    address: &DatabaseAddress,
+    sqlite: &sqlite::Options,
+    postgres: &postgres::Options,
+) -> Result<Arc<dyn Database>, DatabaseError> {
+    let opened = address.open(sqlite, postgres).await;
+    match address {
+        DatabaseAddress::Server(address) => opened.map_err(|error| secret::hide_in(error, address)),
+        _ => opened,
+    }
 }
 
-impl DatabaseAddress {
-    pub(super) async fn open(
-        &self,
-        sqlite: &sqlite::Options,
-        postgres: &postgres::Options,
-    ) -> Result<Arc<dyn Database>, DatabaseError> {
-        Ok(match self {
-            Self::File(path) => Arc::new(Sqlite::open_with(path, sqlite)?),
-            Self::Memory => Arc::new(Sqlite::in_memory()?),
-            Self::Server(address) => {
-                let connected = Postgres::connect(address, postgres).await;
-                Arc::new(connected.map_err(|error| secret::hide_in(error, address))?)
-            }
-        })
-    }
-
-    /// Returns the address as the log shows it: an absolute path, or hosts and a name, without a password.
-    pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Memory => ":memory:".into(),
-            Self::File(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
-            Self::Server(address) => {
-                let rest = address.split_once("://").map_or("", |(_, rest)| rest);
-                let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-                match credentials.contains('?') {
-                    // The parts can't be told apart for sure.
-                    true => "postgres".into(),
-                    false => format!("postgres://{}", rest.split('?').next().unwrap_or_default()),
-                }
-            }
-        }
-    }
-
-    /// Reads the option or variable. A line break behind it, as files end with, is no part of it.
-    fn read(text: &str) -> Result<Self, String> {
-        let address = Self::parse(pepper::without_line_break(text));
-        address.ok_or_else(|| {
-            "--database (WORKSPACES_DATABASE) is sqlite:PATH, sqlite::memory: or postgres://…".to_owned()
-        })
-    }
-
-    pub(super) fn parse(address: &str) -> Option<Self> {
-        if address.starts_with("postgres://") || address.starts_with("postgresql://") {
-            return Some(Self::Server(address.into()));
-        }
-        match address.strip_prefix("sqlite:")? {
-            "" => None,
-            ":memory:" => Some(Self::Memory),
-            path => Some(Self::File(path.into())),
-        }
-    }
+/// Reads the option or variable. A line break behind it, as files end with, is no part of it.
+fn read_address(text: &str) -> Result<DatabaseAddress, String> {
+    DatabaseAddress::parse(pepper::without_line_break(text))
+        .map_err(|error| format!("--database (WORKSPACES_DATABASE): {error}"))
 }

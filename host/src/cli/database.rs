@@ -10,7 +10,7 @@ use clap::Subcommand;
 use super::{DatabaseAddress, DatabaseArguments, PepperArguments, secret, terminal};
 use crate::{
     auth::api_key::Pepper,
-    storage::{ApiKey, Check, Finding, Progress, Severity, postgres::Postgres},
+    storage::{ApiKey, Check, Finding, Progress, Severity, postgres::Postgres, sqlite::Access},
 };
 
 #[derive(Subcommand)]
@@ -46,12 +46,12 @@ impl Command {
                 if let DatabaseAddress::Server(address) = &database.address()? {
                     Postgres::migrate(address).await.map_err(|error| secret::hide_in(error, address))?;
                 } else {
-                    database.open().await?;
+                    database.open_for(Access::Migrate).await?;
                 }
                 Ok(())
             }
             Self::Check { json, database, pepper } => {
-                let (database, pepper) = (database.open_existing().await?, database.pepper(&pepper)?);
+                let (database, pepper) = (database.open_to_read().await?, database.pepper(&pepper)?);
                 let mut check = database.check(progress("checked")).await?;
                 if let Some(pepper) = pepper {
                     let pepper = Pepper::new(pepper.as_bytes()).check();
@@ -67,9 +67,7 @@ impl Command {
                     errors => bail!("the check found {errors} errors"),
                 }
             }
-            Self::Backup { to, database } => {
-                Ok(database.open_existing().await?.backup(&to, progress("copied")).await?)
-            }
+            Self::Backup { to, database } => Ok(database.open_to_read().await?.backup(&to, progress("copied")).await?),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Key {
                 print(json, &Created { key: &key, stored: stored.into() }, &key)
             }
             Self::List { account, json, database } => {
-                let keys = database.open_existing().await?.keys(account).await?;
+                let keys = database.open_to_read().await?.keys(account).await?;
                 print_all(json, &keys.into_iter().map(Row::from).collect::<Vec<_>>(), Row::line)
             }
             Self::Revoke { key, database } => Ok(database.open_existing().await?.revoke_key(key).await?),

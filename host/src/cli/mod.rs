@@ -32,9 +32,10 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use self::{
-    address::{AddressArguments, DatabaseAddress, DatabaseArguments},
+    address::{AddressArguments, DatabaseArguments, open_database},
     pepper::PepperArguments,
 };
+use crate::storage::DatabaseAddress;
 
 /// Creates workspaces: one API operation as a sandboxed WebAssembly component, and its host.
 #[derive(Parser)]

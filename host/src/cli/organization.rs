@@ -55,7 +55,7 @@ impl Organization {
                 Ok(database.open_existing().await?.remove_member(organization, account).await?)
             }
             Self::List { organization, json, database } => {
-                print_all(json, &database.open_existing().await?.memberships(organization).await?, line)
+                print_all(json, &database.open_to_read().await?.memberships(organization).await?, line)
             }
         }
     }

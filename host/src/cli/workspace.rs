@@ -23,7 +23,7 @@ pub(super) enum Workspace {
 impl Workspace {
     pub(super) async fn run(self) -> Result<()> {
         let Self::List { account, json, database } = self;
-        print_all(json, &database.open_existing().await?.workspaces(account).await?, line)
+        print_all(json, &database.open_to_read().await?.workspaces(account).await?, line)
     }
 }
 

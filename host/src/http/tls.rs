@@ -19,7 +19,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     files::{self, Limit},
-    tls,
+    private, tls,
 };
 
 /// Maximum size of a file with a certificate and its chain, or with a key; those have some KiB.
@@ -149,6 +149,7 @@ fn read(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Arc
     if chain.is_empty() {
         return Err(CertificateError::NoCertificate(certificate.into()));
     }
+    private::warn_if_others_can_read(key, "the TLS key");
     let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
         pem::Error::NoItemsFound => CertificateError::NoKey(key.into()),
         error => broken(key, error),

@@ -40,7 +40,7 @@ pub trait Subject: Sync {
     async fn make_key(&self, account: Uuid, expires_at: Option<i64>) -> Uuid;
     /// Revokes an API key.
     async fn revoke_key(&self, key: Uuid);
-    /// What is stored of the workspaces of an account: id, name, and the organizations each is linked
+    /// Returns what is stored of an account's workspaces: id, name, and the organization each is linked
     /// to. Panics where one of them is there in part.
     async fn workspaces_of(&self, account: Uuid) -> Vec<(Uuid, String, Option<Uuid>)>;
 }

@@ -1,6 +1,6 @@
-//! What the program's commands do with a database; no request comes here.
+//! Operations of the program's commands on a database; no request comes here.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -88,14 +88,6 @@ pub trait Database: Storage + Directory {
     /// Where the database can't answer.
     async fn workspaces(&self, account: Option<Uuid>) -> Result<Vec<WorkspaceRow>, DatabaseError>;
 
-    /// Deletes claims that were made at least `age` ago, by the clock that gave them their times, `limit` at
-    /// most, and returns how many.
-    ///
-    /// # Errors
-    ///
-    /// Where the database can't do it now.
-    async fn forget_claims(&self, age: Duration, limit: u32) -> Result<usize, DatabaseError>;
-
     /// Looks for damage and for what half-made workspaces leave.
     ///
     /// # Errors
@@ -140,13 +132,13 @@ pub struct Membership {
 /// An API key to store: never the key itself.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// What it is called.
+    /// Name that tells people what the key is for.
     pub name: String,
     /// Its [hash](crate::auth::api_key::Pepper::hash).
     pub hash: String,
     /// The [check](crate::auth::api_key::Pepper::check) of the pepper that it was hashed with.
     pub pepper: String,
-    /// When it stops being valid, in milliseconds since the Unix epoch; never where `None`.
+    /// Time from which it is no longer valid, in milliseconds since the Unix epoch; never where `None`.
     pub expires_at: Option<i64>,
 }
 
@@ -155,13 +147,13 @@ pub struct NewKey {
 pub struct ApiKey {
     /// The id to revoke it by.
     pub id: Uuid,
-    /// What it is called.
+    /// Name that tells people what the key is for.
     pub name: String,
     /// The account it stands for.
     pub account_id: Uuid,
-    /// When it was made, in milliseconds since the Unix epoch.
+    /// Time of its creation, in milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// When it stops being valid, likewise; never where `None`.
+    /// Time from which it is no longer valid, likewise; never where `None`.
     pub expires_at: Option<i64>,
 }
 
@@ -178,22 +170,22 @@ pub struct WorkspaceRow {
     pub organization_id: Option<Uuid>,
 }
 
-/// What a check of a database saw.
+/// Result of a check of a database.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
     /// The version of its schema.
     pub schema: i32,
-    /// How many accounts it holds, workspaces and organizations too; `None` where damage keeps them
+    /// Number of accounts, workspaces and organizations among them; `None` where damage keeps them
     /// from being counted.
     pub accounts: Option<u64>,
-    /// How many of them are workspaces.
+    /// Number of workspaces among them.
     pub workspaces: Option<u64>,
-    /// What is wrong or odd, the worst first.
+    /// Damage and oddities, the worst first.
     pub findings: Vec<Finding>,
 }
 
-/// What half-made workspaces and deletions leave, by what it means and the query of its ids: the
-/// same for every backend.
+/// Traces of half-made workspaces and of deletions: how bad each is, its meaning, and the query of its ids. They are
+/// the same for every backend.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) const ODDITIES: [(Severity, &str, &str); 4] = [
     (
@@ -228,22 +220,22 @@ pub(super) const ODDITIES: [(Severity, &str, &str); 4] = [
     ),
 ];
 
-/// How many ids a finding names.
+/// Maximum number of ids that a finding names.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(super) const NAMED: usize = 10;
 
-/// One thing that a check found.
+/// Finding of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity.
     pub severity: Severity,
-    /// What it is, with the number of rows where it is one of rows.
+    /// Description, with the number of rows where it is one of rows.
     pub what: String,
     /// Some of the ids it is about, ten at most.
     pub ids: Vec<Uuid>,
 }
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -253,19 +245,19 @@ pub enum Severity {
     Note,
 }
 
-/// Why a command could not do what it should with a database.
+/// Error of a command's operation on a database.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// What it names does not exist. Nothing was written.
+    /// Something that it names does not exist. Nothing was written.
     #[error("there is no {0}")]
     NotFound(String),
-    /// What it would make exists. Nothing was written.
+    /// Something that it would make exists. Nothing was written.
     #[error("{0} exists already")]
     Exists(String),
     /// The database can't be used as it is.
     #[error("{0}")]
     Unusable(String),
-    /// It could not be read or written.
+    /// Storage could not read or write it.
     #[error(transparent)]
     Storage(#[from] Error),
 }

@@ -1,5 +1,7 @@
-//! Where workspaces are kept.
+//! Storage of workspaces: the trait, its contract, and two backends.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod address;
 mod claim;
 mod database;
 
@@ -8,17 +10,19 @@ pub mod conformance;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod sweep;
 
 use std::fmt;
 
 use async_trait::async_trait;
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use self::address::{DatabaseAddress, InvalidAddress, open};
 pub use self::claim::{Claim, IdempotencyKey, InvalidKey};
 pub use self::database::{
     Account, ApiKey, Check, Database, DatabaseError, Finding, Membership, NewKey, Progress, Severity, WorkspaceRow,
 };
-pub use self::sweep::sweep;
 use crate::{Workspace, auth::Grant};
 
 /// Keeps workspaces. Two functions are the least that a backend implements; [`conformance`] holds
@@ -63,11 +67,11 @@ pub trait Storage: Send + Sync + 'static {
     /// [`Error::KeyReused`], or [`Error::Unavailable`].
     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error>;
 
-    /// Whether it could write now, as far as that is known without writing.
+    /// Checks that it could write now: a create that came at this moment would not fail for a reason that is known.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] with the reason.
+    /// [`Error::Unavailable`] or [`Error::Misconfigured`] with the reason.
     async fn ready(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -78,7 +82,7 @@ pub trait Storage: Send + Sync + 'static {
 pub struct Created {
     /// The workspace, as it was when it was created.
     pub workspace: Workspace,
-    /// It was created by an earlier request with the same claim; this one wrote nothing.
+    /// True where an earlier request with the same claim created it; this one wrote nothing.
     pub replayed: bool,
 }
 
@@ -109,7 +113,7 @@ impl fmt::Display for Period {
     }
 }
 
-/// Why storage did not do what it was asked.
+/// Error of storage, and what is known of the write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The grant no longer holds, or the accounts that it names are gone. Nothing was written.

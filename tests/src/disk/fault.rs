@@ -61,6 +61,8 @@ impl Call {
 
 pub(super) struct Plan {
     pub(super) fault: Fault,
+    /// The call that alone is counted; every one where `None`.
+    pub(super) only: Option<Call>,
     pub(super) due: RangeInclusive<usize>,
     pub(super) injected: Injected,
 }

@@ -99,16 +99,21 @@ impl Disk {
 
     /// Counts the calls from now on and has the nth, from 0, fail.
     pub fn fail(&self, nth: usize, fault: Fault) {
-        self.plan(nth..=nth, fault);
+        self.plan(nth..=nth, None, fault);
+    }
+
+    /// Has the next call of this kind fail.
+    pub fn fail_next(&self, call: Call, fault: Fault) {
+        self.plan(0..=0, Some(call), fault);
     }
 
     /// Counts the calls from now on and has the nth, from 0, and all later ones fail.
     pub fn fail_from(&self, nth: usize, fault: Fault) {
-        self.plan(nth..=usize::MAX, fault);
+        self.plan(nth..=usize::MAX, None, fault);
     }
 
-    fn plan(&self, due: RangeInclusive<usize>, fault: Fault) {
-        lock(&self.0.state).plan = Some(Plan { fault, due, injected: Injected::default() });
+    fn plan(&self, due: RangeInclusive<usize>, only: Option<Call>, fault: Fault) {
+        lock(&self.0.state).plan = Some(Plan { fault, only, due, injected: Injected::default() });
     }
 
     /// Ends the failing and says what came of it.

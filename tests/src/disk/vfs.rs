@@ -58,7 +58,7 @@ impl Entry {
     fn fault(&self, call: Call) -> Option<(Fault, c_int)> {
         let disk = self.disk.upgrade()?;
         let mut state = lock(&disk.state);
-        let plan = state.plan.as_mut()?;
+        let plan = state.plan.as_mut().filter(|plan| plan.only.is_none_or(|only| only == call))?;
         let code = call.code(plan.fault)?;
         let due = plan.due.contains(&plan.injected.calls);
         plan.injected.calls += 1;

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use uuid::Uuid;
 use workspaces_host::{
-    auth::{Basis, Grant},
+    CreateWorkspaceRequest,
+    auth::{Basis, Caller, Grant},
     storage::{
-        Database as _, Storage as _,
+        Claim, Database as _, Error, IdempotencyKey, Storage as _,
         sqlite::{Options, Sqlite},
     },
 };
 
-use super::ledger::{Audit, Ledger};
-use crate::disk::Disk;
+use super::ledger::{Audit, CLAIMED, Ledger};
+use crate::disk::{Call, Cut, Disk, Fault};
 
 /// Creates at once in every second round, so that there are commits of one and of many.
 const AT_ONCE: usize = 8;
@@ -54,29 +55,37 @@ pub fn run(creates: usize, durable: bool) -> Result<Report> {
         let acknowledged: Vec<_> =
             cut.acknowledged().iter().filter_map(|mark| ids.get(usize::try_from(*mark).ok()?)).copied().collect();
         for seed in 0..=TORN {
-            let left = tempfile::tempdir()?;
-            match seed {
-                0 => cut.restore(left.path())?,
-                seed => cut.restore_torn(left.path(), seed ^ report.disks as u64)?,
-            }
-            report.disks += 1;
-            match look(&left.path().join("workspaces.db"), &acknowledged) {
-                Ok(audit) => {
-                    report.lost += audit.lost;
-                    report.partial += audit.partial;
-                }
-                Err(_) => {
-                    report.damaged += 1;
-                    report.lost += acknowledged.len() as u64;
-                }
-            }
+            report.see(&cut, seed, &acknowledged)?;
         }
         Ok(())
     })?;
     Ok(report)
 }
 
-/// Creates workspaces, marks each in the disk's log when it is acknowledged, and returns their ids in
+impl Report {
+    /// Looks at the disk that a cut leaves: with what was synced alone for seed 0, torn for others.
+    fn see(&mut self, cut: &Cut<'_>, seed: u64, acknowledged: &[Uuid]) -> Result<()> {
+        let left = tempfile::tempdir()?;
+        match seed {
+            0 => cut.restore(left.path())?,
+            seed => cut.restore_torn(left.path(), seed ^ self.disks as u64)?,
+        }
+        self.disks += 1;
+        match look(&left.path().join("workspaces.db"), acknowledged) {
+            Ok(audit) => {
+                self.lost += audit.lost;
+                self.partial += audit.partial;
+            }
+            Err(_) => {
+                self.damaged += 1;
+                self.lost += acknowledged.len() as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Creates workspaces, every second one with a claim, marks each in the disk's log when it is acknowledged, and returns their ids in
 /// the order of the marks.
 async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Result<Vec<Uuid>> {
     let database = Sqlite::open_with(path, &Options { durable, ..Options::default() })?;
@@ -89,9 +98,12 @@ async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Re
     let mut together = 1;
     while ids.len() < creates {
         let mut round = tokio::task::JoinSet::new();
-        for _ in 0..together.min(creates - ids.len()) {
+        for number in 0..together.min(creates - ids.len()) {
             let (database, grant) = (database.clone(), grant.clone());
-            round.spawn(async move { database.create_workspace(&grant, "Plain", None).await });
+            let key = IdempotencyKey::new(format!("key-{}-{number}", ids.len()))?;
+            let claim = Claim::new(&Caller::new(account), key, &CreateWorkspaceRequest::default());
+            let (name, claim) = if number % 2 == 0 { (CLAIMED, Some(claim)) } else { ("Plain", None) };
+            round.spawn(async move { database.create_workspace(&grant, name, claim.as_ref()).await });
         }
         while let Some(created) = round.join_next().await {
             ids.push(created??.workspace.id);
@@ -100,6 +112,47 @@ async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Re
         together = AT_ONCE + 1 - together;
     }
     Ok(ids)
+}
+
+/// Cuts the power while a database is closed, and after: with all of its writes synced, or after a sync that failed,
+/// when the log must not be copied.
+///
+/// # Errors
+///
+/// Where the workload itself fails, or the sync does not.
+pub fn close(creates: usize, after_failed_sync: bool) -> Result<Report> {
+    const TORN: u64 = 32;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("workspaces.db");
+    let disk = Disk::watch(folder.path())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+    let ids = runtime.block_on(workload(&path, &disk, creates, true))?;
+    let mut report = Report { creates: ids.len(), ..Report::default() };
+    if after_failed_sync {
+        // A log that begins anew: what is in it is nowhere else.
+        let database = Sqlite::open(&path)?;
+        runtime.block_on(async {
+            let account = database.create_account(None, None).await?.id;
+            let basis = Basis::Memberships { administrators: None };
+            let grant = Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis };
+            disk.fail_next(Call::Sync, Fault::Io);
+            let failed = database.create_workspace(&grant, "Plain", None).await;
+            ensure!(matches!(failed, Err(Error::Unknown(_))) && disk.heal().hit.is_some(), "{failed:?}");
+            Ok(())
+        })?;
+    }
+    report.boundaries = disk.take_log().cuts(|cut| {
+        let acknowledged: Vec<_> =
+            cut.acknowledged().iter().filter_map(|mark| ids.get(usize::try_from(*mark).ok()?)).copied().collect();
+        if acknowledged.len() < ids.len() {
+            return Ok(());
+        }
+        for seed in 0..=TORN {
+            report.see(&cut, seed, &acknowledged)?;
+        }
+        Ok(())
+    })?;
+    Ok(report)
 }
 
 fn look(path: &Path, acknowledged: &[Uuid]) -> Result<Audit> {

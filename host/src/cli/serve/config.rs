@@ -33,6 +33,7 @@ use crate::{
     auth::jwt::{self, KeySource},
     files::{self, Limit},
     gateway::Gateway,
+    private,
     runtime::{Limits, Pool},
     storage::{Quota, postgres, sqlite},
 };
@@ -271,6 +272,7 @@ impl Section<'_> {
         let (pepper, place) = match (&section.key_pepper_file, &section.key_pepper_env) {
             (Some(file), None) => {
                 let path = self.folder.join(file.get_ref());
+                private::warn_if_others_can_read(&path, "the key pepper");
                 let read = files::read_text(&path, PEPPER);
                 let read = read.map_err(|error| {
                     Wrong::at(file, format!("key-pepper-file: can't read {}: {error}", secret::path(&path)))

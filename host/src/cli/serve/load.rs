@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Serialize;
 use tokio::{
     sync::{OnceCell, Semaphore},
-    task::{JoinHandle, JoinSet, block_in_place},
+    task::{JoinSet, block_in_place},
     time::timeout,
     try_join,
 };
@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     super::{
         compile::{NotCompiled, component_file, require_component},
-        key,
+        key, open_database,
     },
     plan::{Compiler, DatabasePlan, TenantPlan, TokenPlan},
 };
@@ -38,7 +38,7 @@ use crate::{
     gateway::Tenant,
     metrics::Metrics,
     runtime::{Component, Digest, Sandboxes},
-    storage::{Database, postgres, sqlite, sweep},
+    storage::{Database, postgres, sqlite},
 };
 
 /// Databases that are opened at once.
@@ -54,7 +54,7 @@ const SET_UP_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct Loader {
     pub(super) compiler: Compiler,
     means: Arc<Means>,
-    databases: HashMap<DatabasePlan, Arc<Opened>>,
+    databases: HashMap<DatabasePlan, Arc<dyn Database>>,
     tenants: HashMap<String, Loaded>,
 }
 
@@ -70,18 +70,6 @@ struct Means {
     compiling: Semaphore,
     /// Components that can't be compiled, with the limits of that and the reason.
     failures: Mutex<HashMap<Digest, (Compiler, String)>>,
-}
-
-/// A database in use; old claims in it are forgotten as long as it is.
-struct Opened {
-    database: Arc<dyn Database>,
-    sweeping: JoinHandle<()>,
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.sweeping.abort();
-    }
 }
 
 /// Outcome of loading one tenant.
@@ -127,7 +115,7 @@ impl Loader {
     /// Returns the database of a tenant that was loaded.
     pub(super) fn database(&self, tenant: &str) -> Option<Arc<dyn Database>> {
         let (plan, _) = self.tenants.get(tenant)?;
-        Some(self.databases.get(&plan.database)?.database.clone())
+        self.databases.get(&plan.database).cloned()
     }
 
     /// Makes what the plans say, all tenants side by side. A tenant whose plan is the same goes on as it is, with its
@@ -195,7 +183,7 @@ type Once<T> = OnceCell<Result<T, String>>;
 struct Load {
     means: Arc<Means>,
     compiler: Compiler,
-    databases: HashMap<DatabasePlan, Once<Arc<Opened>>>,
+    databases: HashMap<DatabasePlan, Once<Arc<dyn Database>>>,
     files: HashMap<Option<PathBuf>, Once<Component>>,
     /// Components that had to be compiled.
     compiled: Mutex<HashMap<Digest, Arc<Once<Component>>>>,
@@ -273,7 +261,7 @@ impl Load {
                 Err(_) => Err(format!("the database did not open within {OPEN_TIMEOUT:?}")),
             }
         });
-        Ok(opened.await.as_ref().map_err(|reason| anyhow!("{reason}"))?.database.clone())
+        opened.await.clone().map_err(|reason| anyhow!("{reason}"))
     }
 
     /// Loads the component of a file, or the built-in one, once.
@@ -344,13 +332,10 @@ impl Load {
     }
 }
 
-async fn open(plan: DatabasePlan) -> Result<Arc<Opened>, String> {
+async fn open(plan: DatabasePlan) -> Result<Arc<dyn Database>, String> {
     let sqlite = sqlite::Options { batch: plan.group_commit, ..Default::default() };
     let postgres = postgres::Options { connections: plan.connections, ..Default::default() };
-    let database = plan.address.open(&sqlite, &postgres).await.map_err(|error| error.to_string())?;
-    let swept = database.clone();
-    let sweeping = tokio::spawn(async move { sweep(&*swept).await });
-    Ok(Arc::new(Opened { database, sweeping }))
+    open_database(&plan.address, &sqlite, &postgres).await.map_err(|error| error.to_string())
 }
 
 /// Runs a future that blocks its thread at times, to read a file for one, without holding up other tasks.

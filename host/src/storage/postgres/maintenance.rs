@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{column, failure::Failure, pool::Connections, session::Statement};
 use crate::storage::{
-    Check, DatabaseError, Finding, Progress,
+    Check, Claim, DatabaseError, Finding, Progress,
     database::{NAMED, ODDITIES},
 };
 
@@ -27,6 +27,12 @@ pub(super) const SWEEP: Statement = Statement {
         RETURNING 1",
     types: &[Type::INT8, Type::INT8],
 };
+
+/// Forgets old claims, `limit` at most, and returns how many.
+pub(super) async fn forget_claims(connections: &Connections, limit: u32) -> Result<usize, Failure> {
+    let kept = i64::try_from(Claim::KEPT.as_millis()).unwrap_or(i64::MAX);
+    Ok(connections.query(&SWEEP, &[&kept, &i64::from(limit)]).await?.len())
+}
 
 /// Asserts that the host's tables are there, and of this version.
 pub(super) async fn require_schema(connections: &Connections) -> Result<(), DatabaseError> {

@@ -12,7 +12,7 @@ mod quota;
 mod requirements;
 mod session;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
@@ -25,7 +25,7 @@ use self::{
     quota::Tenant,
     session::{Statement, Values},
 };
-use super::{Claim, Created, DatabaseError, Error, Storage};
+use super::{Claim, Created, DatabaseError, Error, Storage, sweep::Sweeping};
 use crate::{Workspace, auth::Grant};
 
 /// Maximum time for which a statement that only reads is tried again.
@@ -54,6 +54,8 @@ pub struct Postgres {
     connections: Connections,
     health: Health,
     tenant: Option<Tenant>,
+    /// Forgets old claims, until the last clone is dropped.
+    _sweeping: Arc<Sweeping>,
 }
 
 impl fmt::Debug for Postgres {
@@ -77,7 +79,12 @@ impl Postgres {
             true => requirements::check(&connections).await?,
             false => maintenance::require_schema(&connections).await?,
         }
-        Ok(Self { connections, health: Health::default(), tenant: None })
+        let swept = connections.clone();
+        let sweeping = Sweeping::start(move |limit| {
+            let swept = swept.clone();
+            async move { maintenance::forget_claims(&swept, limit).await }
+        });
+        Ok(Self { connections, health: Health::default(), tenant: None, _sweeping: Arc::new(sweeping) })
     }
 
     /// Makes the tables that are missing, all or none: the deployment's where there are none, and the

@@ -1,6 +1,6 @@
 //! What the program's commands do with the database.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
@@ -192,11 +192,6 @@ impl Database for Postgres {
             })
         };
         rows.iter().map(workspace).collect::<Result<_, Failure>>().map_err(DatabaseError::from)
-    }
-
-    async fn forget_claims(&self, kept: Duration, limit: u32) -> Result<usize, DatabaseError> {
-        let kept = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
-        Ok(self.connections.query(&maintenance::SWEEP, &[&kept, &i64::from(limit)]).await?.len())
     }
 
     async fn check(&self, progress: Progress) -> Result<Check, DatabaseError> {

@@ -1,13 +1,16 @@
 //! The rows of a workspace.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, params};
 use uuid::Uuid;
 
-use super::{Claim, Created, Error, facts};
+use super::{Claim, Created, Error, facts, quota::Allowance};
 use crate::{
     Workspace,
-    auth::{Grant, access::Question},
+    auth::{Basis, Grant, access::Question},
     now,
+    storage::IdempotencyKey,
 };
 
 /// A workspace to create.
@@ -16,12 +19,25 @@ pub(super) struct Creation {
     pub(super) workspace: Workspace,
     pub(super) grant: Grant,
     pub(super) claim: Option<Claim>,
+    /// The tenant whose quota it counts for, if it has one.
+    pub(super) allowance: Option<Arc<Allowance>>,
+}
+
+impl Creation {
+    /// Returns a workspace that is its own account and organization, to try the statements with and to roll back.
+    pub(super) fn rehearsal() -> Self {
+        let id = Uuid::now_v7();
+        let grant =
+            Grant { caller_id: id, account_id: id, organization_id: Some(id), key_id: None, basis: Basis::Auth };
+        let claim = IdempotencyKey::new("rehearsal").ok().map(|key| Claim { caller_id: id, key, fingerprint: [0; 32] });
+        Self { workspace: Workspace { id, name: "Rehearsal".into(), account_id: id }, grant, claim, allowance: None }
+    }
 }
 
 /// Creates the workspace, within the transaction that the connection is in, which commits the rows
 /// or rolls them back.
 pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Created, Error> {
-    let Creation { workspace, grant, claim } = creation;
+    let Creation { workspace, grant, claim, allowance } = creation;
     if let Some(claim) = claim
         && let Some(workspace) = find_claimed(connection, claim)?
     {
@@ -35,28 +51,45 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
     if let Some(question) = Question::behind(grant).filter(|question| !question.is_own()) {
         question.decide(facts(connection, &question)?).map_err(|_| Error::AccessLost)?;
     }
+    if let Some(allowance) = allowance {
+        allowance.spend(connection, now)?;
+    }
+    match insert_rows(connection, creation, now) {
+        // Of the rows here, only the owner's and the link refer to accounts that may be gone.
+        Err(Error::AccessLost) if accounts_exist(connection, grant)? => {
+            Err(Error::Refused("a foreign key of the database's own refuses a row".into()))
+        }
+        inserted => inserted.map(|()| Created { workspace: workspace.clone(), replayed: false }),
+    }
+}
+
+fn insert_rows(connection: &Connection, creation: &Creation, now: i64) -> Result<(), Error> {
+    let Creation { workspace, grant, claim, .. } = creation;
     insert_account(connection, workspace.id, Some(&workspace.name), now)?;
-    connection
-        .prepare_cached(
+    insert(
+        connection.prepare_cached(
             "INSERT INTO account_workspace_ids (id, account_id, workspace_id, updated_at) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![Uuid::now_v7(), workspace.account_id, workspace.id, now])?;
+        )?,
+        params![Uuid::now_v7(), workspace.account_id, workspace.id, now],
+    )?;
     if let Some(organization) = grant.organization_id {
-        connection
-            .prepare_cached(
+        insert(
+            connection.prepare_cached(
                 "INSERT INTO artist_organization_ids (id, artist_id, organization_id, created_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?4)",
-            )?
-            .execute(params![Uuid::now_v7(), workspace.id, organization, now])?;
+            )?,
+            params![Uuid::now_v7(), workspace.id, organization, now],
+        )?;
     }
     if let Some(claim) = claim {
-        connection
-            .prepare_cached(
+        // Never older than the newest: a clock that is behind makes no claim that is forgotten at once.
+        insert(
+            connection.prepare_cached(
                 "INSERT INTO idempotency_keys
                      (caller_id, route, key, fingerprint, workspace_id, name, account_id, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, max(?8, (SELECT ifnull(max(created_at), 0) FROM idempotency_keys)))",
+            )?,
+            params![
                 claim.caller_id,
                 Claim::ROUTE,
                 claim.key.as_str(),
@@ -65,9 +98,26 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
                 workspace.name,
                 workspace.account_id,
                 now
-            ])?;
+            ],
+        )?;
     }
-    Ok(Created { workspace: workspace.clone(), replayed: false })
+    Ok(())
+}
+
+/// Inserts one row. A trigger of the database's own may leave it out.
+fn insert(mut statement: CachedStatement<'_>, values: impl Params) -> Result<(), Error> {
+    match statement.execute(values)? {
+        1 => Ok(()),
+        _ => Err(Error::Refused("a trigger of the database's own leaves a row out".into())),
+    }
+}
+
+fn accounts_exist(connection: &Connection, grant: &Grant) -> Result<bool, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ?1)
+             AND (?2 IS NULL OR EXISTS (SELECT 1 FROM accounts WHERE id = ?2))",
+    )?;
+    Ok(statement.query_row(params![grant.account_id, grant.organization_id], |row| row.get(0))?)
 }
 
 /// Checks that the API key still exists, is the caller's and has not expired.
@@ -82,23 +132,21 @@ fn require_key(connection: &Connection, key: Uuid, caller: Uuid, now: i64) -> Re
     }
 }
 
-/// The rows that every account has, workspaces and organizations too.
-pub(super) fn insert_account(
-    connection: &Connection,
-    id: Uuid,
-    name: Option<&str>,
-    now: i64,
-) -> Result<(), rusqlite::Error> {
-    connection
-        .prepare_cached("INSERT INTO accounts (id, name, timestamp) VALUES (?1, ?2, ?3)")?
-        .execute(params![id, name, now])?;
-    connection
-        .prepare_cached("INSERT INTO account_info (id, account_id, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)")?
-        .execute(params![Uuid::now_v7(), id, now])?;
-    Ok(())
+/// Inserts the rows that every account has, workspaces and organizations too.
+pub(super) fn insert_account(connection: &Connection, id: Uuid, name: Option<&str>, now: i64) -> Result<(), Error> {
+    insert(
+        connection.prepare_cached("INSERT INTO accounts (id, name, timestamp) VALUES (?1, ?2, ?3)")?,
+        params![id, name, now],
+    )?;
+    insert(
+        connection.prepare_cached(
+            "INSERT INTO account_info (id, account_id, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)",
+        )?,
+        params![Uuid::now_v7(), id, now],
+    )
 }
 
-/// The workspace that was created under a claim.
+/// Returns the workspace that was created under a claim.
 pub(super) fn find_claimed(connection: &Connection, claim: &Claim) -> Result<Option<Workspace>, Error> {
     let mut statement = connection.prepare_cached(
         "SELECT fingerprint, workspace_id, name, account_id FROM idempotency_keys

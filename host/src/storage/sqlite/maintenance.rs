@@ -6,9 +6,12 @@ use rusqlite::{Connection, ErrorCode, backup};
 use uuid::Uuid;
 
 use super::{DatabaseError, Error, open};
-use crate::storage::{
-    Check, Finding, Progress, Severity,
-    database::{NAMED, ODDITIES},
+use crate::{
+    private,
+    storage::{
+        Check, Finding, Progress, Severity,
+        database::{NAMED, ODDITIES},
+    },
 };
 
 pub(super) fn check(connection: &Connection, mut progress: Progress) -> Result<Check, DatabaseError> {
@@ -38,6 +41,10 @@ pub(super) fn check(connection: &Connection, mut progress: Progress) -> Result<C
     }
     for (done, (severity, what, query)) in (2..).zip(ODDITIES) {
         progress(done, steps);
+        // The first schema has no claims.
+        if query.contains("idempotency_keys") && check.schema < 2 {
+            continue;
+        }
         let ids = connection.prepare(query)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<Uuid>, _>>()?;
         if !ids.is_empty() {
             let what = format!("{} {what}", ids.len());
@@ -59,17 +66,24 @@ fn texts(connection: &Connection, query: &str) -> Result<Vec<String>, rusqlite::
 /// Pages copied between two reports of progress.
 const STEP: i32 = 1024;
 
-pub(super) fn backup(source: &Connection, to: &Path, mut progress: Progress) -> Result<(), DatabaseError> {
+/// Copies the database into a new file.
+pub(super) fn backup(source: &Connection, to: &Path, progress: Progress) -> Result<(), DatabaseError> {
+    match to.exists() {
+        true => Err(DatabaseError::Exists(to.display().to_string())),
+        false => copy(source, to, progress),
+    }
+}
+
+/// Copies the database into a file that its owner alone can read, in place of one that is there.
+pub(super) fn copy(source: &Connection, to: &Path, mut progress: Progress) -> Result<(), DatabaseError> {
     let unusable =
         |error: &dyn std::fmt::Display| DatabaseError::Unusable(format!("{} can't be written: {error}", to.display()));
-    if to.exists() {
-        return Err(DatabaseError::Exists(to.display().to_string()));
-    }
     // Beside the file it becomes when it is whole: what stops half-way is no backup.
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
     let _ = fs::remove_file(partial);
+    private::create(partial).map_err(|error| unusable(&error))?;
 
     // One state of the database for all steps: without it, each write of a server would start the
     // copy anew. The log grows meanwhile, up to its limit.

@@ -2,27 +2,33 @@
 //!
 //! Two threads own a connection each: one writes, one only reads, from when it is first asked. Creates
 //! go to the writer over a bounded queue; it takes what has gathered there into one transaction, syncs
-//! it, and answers.
+//! it, and answers. In between it forgets old claims. Dropping the last clone of a database waits until the writer
+//! has copied the log into the database's file and closed it.
 
 mod create;
+mod failure;
 mod maintenance;
 mod open;
 mod operator;
+mod place;
+mod quota;
 mod session;
+mod sweep;
 mod worker;
 
 use std::{
     path::{self, Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tokio::{sync::OnceCell, task::spawn_blocking};
+use tokio::{sync::OnceCell, task::spawn_blocking, time::timeout};
 use uuid::Uuid;
 
-pub use self::open::Options;
-use self::{create::Creation, session::Session, worker::Worker};
+pub use self::open::{Access, Options};
+use self::{create::Creation, quota::Allowance, session::Session, worker::Worker};
 use super::{Claim, Created, DatabaseError, Error, Storage};
 use crate::{
     Workspace,
@@ -33,14 +39,22 @@ use crate::{
     },
 };
 
-/// A database in one file, or in memory. Clones share it.
+/// SQLite's name for a database in memory.
+const MEMORY: &str = ":memory:";
+
+/// Time that the writer has to say that it could write. It takes longer where another process holds the write lock.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A database in one file, or in memory. Clones share it. Dropping the last one closes it: it waits for the calls in
+/// progress, and until the file alone holds everything.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    writer: Worker,
+    /// Before the writer, to be closed before it.
     reader: Arc<Reader>,
+    writer: Worker,
 }
 
-/// What reads a file. Opened by the first who asks: a tenant that nobody asks costs half as much.
+/// The connection that reads a file. The first call opens it: a tenant without requests costs half as much.
 #[derive(Debug)]
 struct Reader {
     path: PathBuf,
@@ -58,21 +72,27 @@ impl Sqlite {
         Self::open_with(path, &Options::default())
     }
 
-    /// Opens the file and brings it to this version's schema.
+    /// Opens the file, and brings it to this version's schema where the options say so.
     ///
     /// # Errors
     ///
     /// [`DatabaseError::NotFound`] where there is no file and none is to be made;
-    /// [`DatabaseError::Unusable`] where it can't be opened or written, is no database, or was made by
-    /// a newer version.
+    /// [`DatabaseError::Unusable`] where it can't be opened or written, is no database, has an earlier schema that is
+    /// not to be changed, or was made by a newer version.
     pub fn open_with(path: &Path, options: &Options) -> Result<Self, DatabaseError> {
-        let writer = Session::new(open::writer(path, options)?, options)?;
-        let writer = Worker::start("sqlite-writer", writer, options.batch)?;
+        if path == Path::new(MEMORY) {
+            return Self::in_memory();
+        }
         // The same file, wherever the process works by then.
         let path = path::absolute(path)
             .map_err(|error| DatabaseError::Unusable(format!("{} can't be found: {error}", path.display())))?;
+        if options.access == Access::Read {
+            return Self::with_one(Session::reader(open::only_reader(&path)?), path, options);
+        }
+        let (connection, place) = open::writer(&path, options)?;
+        let writer = Worker::start("sqlite-writer", Session::writer(connection, place, options)?, options.batch)?;
         let reader = Reader { path, options: options.clone(), worker: OnceCell::new() };
-        Ok(Self { writer, reader: Arc::new(reader) })
+        Ok(Self { reader: Arc::new(reader), writer })
     }
 
     /// A database that lives as long as this value and its clones.
@@ -81,20 +101,34 @@ impl Sqlite {
     ///
     /// [`DatabaseError::Unusable`] where SQLite can't make it.
     pub fn in_memory() -> Result<Self, DatabaseError> {
-        let (path, options) = (PathBuf::from(":memory:"), Options::default());
-        let session = Session::new(open::writer(&path, &options)?, &options)?;
+        let (path, options) = (PathBuf::from(MEMORY), Options::default());
+        let (connection, place) = open::writer(&path, &options)?;
+        Self::with_one(Session::writer(connection, place, &options)?, path, &options)
+    }
+
+    /// A database on one connection.
+    fn with_one(session: Session, path: PathBuf, options: &Options) -> Result<Self, DatabaseError> {
         let only = Worker::start("sqlite", session, options.batch)?;
-        let reader = Reader { path, options, worker: OnceCell::new_with(Some(only.clone())) };
-        Ok(Self { writer: only, reader: Arc::new(reader) })
+        let reader = Reader { path, options: options.clone(), worker: OnceCell::new_with(Some(only.clone())) };
+        Ok(Self { reader: Arc::new(reader), writer: only })
+    }
+
+    /// Creates a workspace, which counts for a tenant's quota if it has one.
+    async fn create(
+        &self,
+        grant: &Grant,
+        name: &str,
+        claim: Option<&Claim>,
+        allowance: Option<Arc<Allowance>>,
+    ) -> Result<Created, Error> {
+        let workspace = Workspace { id: Uuid::now_v7(), name: name.to_owned(), account_id: grant.account_id };
+        self.writer.create(Creation { workspace, grant: grant.clone(), claim: claim.cloned(), allowance }).await
     }
 
     async fn reader(&self) -> Result<&Worker, Error> {
         let open = || async {
             let (path, options) = (self.reader.path.clone(), self.reader.options.clone());
-            let start = move || {
-                let session = Session::new(open::reader(&path)?, &options)?;
-                Worker::start("sqlite-reader", session, options.batch)
-            };
+            let start = move || Worker::start("sqlite-reader", Session::reader(open::reader(&path)?), options.batch);
             match spawn_blocking(start).await {
                 Ok(Err(DatabaseError::Storage(error))) => Err(error),
                 Ok(started) => started.map_err(|error| Error::Unavailable(error.to_string())),
@@ -108,8 +142,7 @@ impl Sqlite {
 #[async_trait]
 impl Storage for Sqlite {
     async fn create_workspace(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error> {
-        let workspace = Workspace { id: Uuid::now_v7(), name: name.to_owned(), account_id: grant.account_id };
-        self.writer.create(Creation { workspace, grant: grant.clone(), claim: claim.cloned() }).await
+        self.create(grant, name, claim, None).await
     }
 
     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error> {
@@ -118,7 +151,12 @@ impl Storage for Sqlite {
     }
 
     async fn ready(&self) -> Result<(), Error> {
-        self.writer.run(Session::require_writable).await
+        match timeout(READY_TIMEOUT, self.writer.run(Session::require_ready)).await {
+            Ok(ready) => ready,
+            Err(_) => Err(Error::Unavailable(format!(
+                "the database has not answered within {READY_TIMEOUT:?}: another process may hold its write lock"
+            ))),
+        }
     }
 }
 

@@ -1,12 +1,17 @@
-//! What the program's commands do with the database.
+//! Operations of the program's commands on the database.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, ErrorCode, Row, params};
+use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
-use super::{DatabaseError, Sqlite, create::insert_account, maintenance};
+use super::{
+    DatabaseError, Error, Sqlite,
+    create::insert_account,
+    maintenance,
+    quota::{Allowance, Tenant},
+};
 use crate::{
     now,
     storage::{Account, ApiKey, Check, Database, Membership, NewKey, Progress, Quota, Storage, WorkspaceRow},
@@ -14,22 +19,25 @@ use crate::{
 
 #[async_trait]
 impl Database for Sqlite {
-    fn for_tenant(&self, _tenant: &str, _quota: Quota) -> Arc<dyn Storage> {
-        Arc::new(self.clone())
+    fn for_tenant(&self, tenant: &str, quota: Quota) -> Arc<dyn Storage> {
+        match quota == Quota::default() {
+            true => Arc::new(self.clone()),
+            false => {
+                let allowance = Arc::new(Allowance { tenant: tenant.to_owned(), quota });
+                Arc::new(Tenant { database: self.clone(), allowance })
+            }
+        }
     }
 
     async fn create_account(&self, id: Option<Uuid>, name: Option<String>) -> Result<Account, DatabaseError> {
         let id = id.unwrap_or_else(Uuid::now_v7);
         self.writer
             .run(move |session| {
-                session.write(|transaction| {
-                    match insert_account(transaction, id, name.as_deref(), now()) {
-                        Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                            return Err(DatabaseError::Exists(format!("account {id}")));
-                        }
-                        inserted => inserted?,
+                session.write(|transaction| match insert_account(transaction, id, name.as_deref(), now()) {
+                    Err(Error::Refused(_)) if require_account(transaction, "account", id).is_ok() => {
+                        Err(DatabaseError::Exists(format!("account {id}")))
                     }
-                    Ok(Account { id, name })
+                    inserted => inserted.map(|()| Account { id, name }).map_err(Into::into),
                 })
             })
             .await
@@ -181,21 +189,6 @@ impl Database for Sqlite {
                     Ok(WorkspaceRow { id, name, account_id, organization_id })
                 })?;
                 Ok(workspaces.collect::<Result<_, _>>()?)
-            })
-            .await
-    }
-
-    async fn forget_claims(&self, age: Duration, limit: u32) -> Result<usize, DatabaseError> {
-        let before = now().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        self.writer
-            .run(move |session| {
-                session.write(|transaction| {
-                    let mut statement = transaction.prepare_cached(
-                        "DELETE FROM idempotency_keys WHERE (caller_id, route, key) IN
-                             (SELECT caller_id, route, key FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
-                    )?;
-                    Ok(statement.execute(params![before, limit])?)
-                })
             })
             .await
     }

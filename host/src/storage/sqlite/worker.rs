@@ -2,7 +2,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    thread,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, JoinHandle, Thread},
+    time::Instant,
 };
 
 use rusqlite::Transaction;
@@ -11,16 +14,32 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Created, DatabaseError, Error, Session,
     create::{self, Creation},
+    sweep::Sweep,
 };
 
-/// How many calls may wait for the thread; further ones wait for a place before they are queued.
+/// Maximum number of calls that wait for the thread; further ones wait for a place before they are queued.
 const QUEUE: usize = 1024;
 
-/// A thread that owns a connection and runs calls on it in the order they come. It ends, and closes
-/// the connection, when the last clone is gone.
+/// A thread that owns a connection and runs calls on it in the order they come. Dropping the last clone ends it, and
+/// waits until the connection is closed.
 #[derive(Debug, Clone)]
-pub(super) struct Worker {
-    jobs: mpsc::Sender<Job>,
+pub(super) struct Worker(Arc<Running>);
+
+#[derive(Debug)]
+struct Running {
+    /// `None` from when the thread is to end.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
 }
 
 enum Job {
@@ -32,46 +51,26 @@ enum Job {
 
 /// A workspace to create, and who waits for it.
 struct Waiting {
-    creation: Creation,
+    creation: Box<Creation>,
     answer: oneshot::Sender<Result<Created, Error>>,
 }
 
 impl Worker {
-    /// Starts the thread, which takes up to `batch` creates into one transaction.
-    pub(super) fn start(name: &str, mut session: Session, batch: usize) -> Result<Self, DatabaseError> {
-        let (jobs, mut queue) = mpsc::channel(QUEUE);
-        thread::Builder::new()
+    /// Starts the thread, which takes up to `batch` creates into one transaction. Where the session writes, the thread
+    /// forgets old claims too.
+    pub(super) fn start(name: &str, session: Session, batch: usize) -> Result<Self, DatabaseError> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let thread = thread::Builder::new()
             .name(name.into())
-            .spawn(move || {
-                while let Some(first) = queue.blocking_recv() {
-                    let mut next = Some(first);
-                    let (mut creates, mut calls) = (Vec::new(), Vec::new());
-                    while let Some(job) = next {
-                        match job {
-                            Job::Create(waiting) => creates.push(waiting),
-                            Job::Call(call) => calls.push(call),
-                        }
-                        // No artificial delay: what comes while the disk syncs is the next batch. Calls,
-                        // which strangers can have made, take no batch apart, and come after it.
-                        next = (creates.len().max(calls.len()) < batch).then(|| queue.try_recv().ok()).flatten();
-                    }
-                    // A panic is that work's own: its transaction is rolled back, and its callers,
-                    // whose channels it drops, are told that the outcome is not known.
-                    let _ = catch_unwind(AssertUnwindSafe(|| create_all(&mut session, creates)));
-                    for call in calls {
-                        let _ = catch_unwind(AssertUnwindSafe(|| call(&mut session)));
-                    }
-                    session.tidy();
-                }
-            })
+            .spawn(move || run(session, queue, batch))
             .map_err(|error| DatabaseError::Unusable(format!("no thread for the database: {error}")))?;
-        Ok(Self { jobs })
+        Ok(Self(Arc::new(Running { jobs: Some(jobs), thread: Some(thread) })))
     }
 
     /// Creates a workspace.
     pub(super) async fn create(&self, creation: Creation) -> Result<Created, Error> {
         let (answer, result) = oneshot::channel();
-        self.queue(Job::Create(Waiting { creation, answer }), result).await
+        self.queue(Job::Create(Waiting { creation: Box::new(creation), answer }), result).await
     }
 
     /// Runs a call on the connection.
@@ -90,10 +89,77 @@ impl Worker {
     }
 
     async fn queue<T, E: From<Error>>(&self, job: Job, result: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
-        self.jobs.send(job).await.map_err(|_| Error::Unavailable("the database thread has ended".into()))?;
+        let ended = || Error::Unavailable("the database thread has ended".into());
+        self.0.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?;
         result.await.unwrap_or_else(|_| {
             Err(Error::Unknown("the call on the database thread did not come to its end".into()).into())
         })
+    }
+}
+
+/// Work of the thread, until nobody can send a job any more.
+fn run(mut session: Session, mut queue: mpsc::Receiver<Job>, batch: usize) {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut sweep = (!session.reads()).then(|| Sweep::new(&session));
+    loop {
+        let mut next = match wait(&mut queue, &waker, sweep.as_ref().map(Sweep::due)) {
+            Waited::Job(job) => Some(job),
+            Waited::Due => None,
+            Waited::Ended => break,
+        };
+        let (mut creates, mut calls) = (Vec::new(), Vec::new());
+        while let Some(job) = next {
+            match job {
+                Job::Create(waiting) => creates.push(waiting),
+                Job::Call(call) => calls.push(call),
+            }
+            // No artificial delay: what comes while the disk syncs is the next batch. Calls,
+            // which strangers can have made, take no batch apart, and come after it.
+            next = (creates.len().max(calls.len()) < batch).then(|| queue.try_recv().ok()).flatten();
+        }
+        // A panic is that work's own: its transaction is rolled back, and its callers,
+        // whose channels it drops, are told that the outcome is not known.
+        let _ = catch_unwind(AssertUnwindSafe(|| create_all(&mut session, creates)));
+        for call in calls {
+            let _ = catch_unwind(AssertUnwindSafe(|| call(&mut session)));
+        }
+        if let Some(sweep) = &mut sweep {
+            let _ = catch_unwind(AssertUnwindSafe(|| sweep.step(&mut session)));
+        }
+        session.tidy();
+    }
+    session.close();
+}
+
+/// End of a wait.
+enum Waited {
+    Job(Job),
+    /// The time has come.
+    Due,
+    /// The last sender is gone.
+    Ended,
+}
+
+/// Waits for a job, until a time at most: a channel of tokio's has no blocking wait with a limit.
+fn wait(queue: &mut mpsc::Receiver<Job>, waker: &Waker, until: Option<Instant>) -> Waited {
+    loop {
+        match queue.poll_recv(&mut Context::from_waker(waker)) {
+            Poll::Ready(Some(job)) => return Waited::Job(job),
+            Poll::Ready(None) => return Waited::Ended,
+            Poll::Pending => match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(left) if left.is_zero() => return Waited::Due,
+                Some(left) => thread::park_timeout(left),
+            },
+        }
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
@@ -106,20 +172,40 @@ fn create_all(session: &mut Session, mut creates: Vec<Waiting>) {
         return;
     }
     let outcomes = session.write(|transaction| {
+        // Another process may have held the lock for long: who has given up meanwhile gets no workspace.
+        creates.retain(|waiting| !waiting.answer.is_closed());
         creates.iter().map(|waiting| create_one(transaction, &waiting.creation)).collect::<Result<Vec<_>, Error>>()
     });
     match outcomes {
         Ok(outcomes) => {
             for (waiting, outcome) in creates.into_iter().zip(outcomes) {
+                match &outcome {
+                    Ok(created) if !created.replayed => session.succeeded(),
+                    Ok(_) => {}
+                    Err(error) => session.failed(error),
+                }
                 let _ = waiting.answer.send(outcome);
             }
         }
+        // A trigger has rolled the transaction back, or a constraint is checked at the commit: one of them is
+        // refused, and the others must not be.
+        Err(error) if is_its_own(&error) && creates.len() > 1 => {
+            for waiting in creates {
+                create_all(session, vec![waiting]);
+            }
+        }
         Err(error) => {
+            session.failed(&error);
             for waiting in creates {
                 let _ = waiting.answer.send(Err(error.clone()));
             }
         }
     }
+}
+
+/// Returns whether an error is about one workspace, and not about the database.
+fn is_its_own(error: &Error) -> bool {
+    !matches!(error, Error::Unavailable(_) | Error::Unknown(_))
 }
 
 /// Creates one workspace within a savepoint; the outer error is the whole transaction's.
@@ -128,7 +214,8 @@ fn create_one(transaction: &Transaction<'_>, creation: &Creation) -> Result<Resu
     let run = |statement| transaction.prepare_cached(statement)?.execute([]);
     run("SAVEPOINT creation")?;
     let outcome = match create::create(transaction, creation) {
-        Err(error @ (Error::AccessLost | Error::CredentialLost | Error::KeyReused)) => {
+        // A trigger may have rolled back the whole transaction.
+        Err(error) if is_its_own(&error) && !transaction.is_autocommit() => {
             run("ROLLBACK TO creation")?;
             Err(error)
         }

@@ -77,11 +77,9 @@ from_text!(Time, "a time above 0 in quotes, such as \"10ms\" or \"10s\"", |text|
 from_text!(Size, "a size above 0 in quotes, such as \"16MiB\"", |text: &str| {
     text.parse().ok().filter(|size: &ByteSize| size.as_u64() > 0)
 });
-from_text!(
-    Address,
-    "a database: \"sqlite:PATH\", \"sqlite::memory:\" or \"postgres://USER@HOST/NAME\"",
-    DatabaseAddress::parse
-);
+from_text!(Address, "a database: \"sqlite:PATH\", \"sqlite::memory:\" or \"postgres://USER@HOST/NAME\"", |text| {
+    DatabaseAddress::parse(text).ok()
+});
 from_text!(Uuid, "a UUID in quotes, such as \"123e4567-e89b-42d3-a456-426614174000\"", |text| uuid::Uuid::try_parse(
     text
 )
