@@ -97,6 +97,16 @@ fn a_power_cut_loses_nothing_acknowledged_at_any_sync() -> Result<()> {
 }
 
 #[test]
+fn a_power_cut_at_a_close_loses_and_damages_nothing_also_after_a_failed_sync() -> Result<()> {
+    for after_failed_sync in [false, true] {
+        let report = power_cut::close(40, after_failed_sync)?;
+        assert_eq!((report.creates, report.lost, report.partial, report.damaged), (40, 0, 0, 0), "{report:?}");
+        assert!(report.disks > 60, "{report:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn without_syncs_a_power_cut_is_seen_to_lose() -> Result<()> {
     let report = power_cut::run(1000, false)?;
     assert!(report.lost > 0, "{report:?}");
