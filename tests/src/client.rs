@@ -17,7 +17,7 @@ use rustls::{
 
 use crate::Answer;
 
-/// One connection, made anew after it was lost.
+/// Client with one connection, which it makes anew after it was lost.
 pub struct Client {
     address: SocketAddr,
     key: String,
@@ -41,7 +41,7 @@ impl Client {
         Self { address, key: key.into(), path: String::new(), timeout: TIMEOUT, tls: None, connection: None }
     }
 
-    /// Of the tenant under this path.
+    /// Sends its requests to the tenant under this path.
     #[must_use]
     pub fn under(self, path: &str) -> Self {
         Self { path: path.into(), ..self }

@@ -80,3 +80,13 @@ fn identity_providers_that_hang_or_flood_harm_no_other_tenant() -> Result<()> {
 fn a_log_that_nobody_reads_harms_no_tenant() -> Result<()> {
     beside("log")
 }
+
+#[test]
+fn strangers_at_one_tenant_harm_no_other() -> Result<()> {
+    beside("stranger")
+}
+
+#[test]
+fn strangers_at_the_administration_harm_no_tenant() -> Result<()> {
+    beside("administration")
+}

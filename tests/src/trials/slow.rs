@@ -18,12 +18,12 @@ use tokio::{
 use super::{Backend, World, throughput::quantile};
 use crate::Client;
 
-/// What was seen.
+/// Measurements of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
     /// Slow connections, all of them open at once.
     pub connections: usize,
-    /// How many of them the server closed.
+    /// Number of them that the server closed.
     pub closed: usize,
     /// The longest that one was kept.
     pub longest: Duration,
@@ -33,7 +33,7 @@ pub struct Report {
     pub beside: Duration,
 }
 
-/// What a slow client does.
+/// Manner of a slow client.
 #[derive(Clone, Copy)]
 pub(super) enum Manner {
     /// Connects, and says nothing.
@@ -52,16 +52,16 @@ pub(super) enum Manner {
 
 const MANNERS: [Manner; 5] = [Manner::Silent, Manner::Head, Manner::Body, Manner::Idle, Manner::Deaf];
 
-/// What a client takes before it has read any of it, in bytes: little, so that it is soon full.
+/// Receive buffer of a client, in bytes: little, so that it is soon full.
 pub(super) const UNREAD: u32 = 4 << 10;
 
 /// The pause between two bytes.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long the server has before a connection counts as not closed.
+/// Time after which a connection counts as not closed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the healthy client is measured alone, and the pause between two of its requests.
+/// Time for which the healthy client is measured alone, and the pause between two of its requests.
 const ALONE: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(2);
 
@@ -103,7 +103,7 @@ pub(super) fn healthy(mut client: Client, more: &dyn Fn() -> bool) -> Result<Dur
     Ok(Duration::from_secs_f64(quantile(latencies, 99)))
 }
 
-/// How long each connection was kept; `None` where it still was when patience ended.
+/// Returns the time that each connection was kept; `None` where it was still open at the end.
 async fn attack(address: SocketAddr, key: &str, connections: usize) -> Result<Vec<Option<Duration>>> {
     let mut clients = JoinSet::new();
     for manner in MANNERS.into_iter().cycle().take(connections) {

@@ -85,7 +85,7 @@ impl Adversary for Removed {
 #[derive(Default)]
 struct Frozen {
     clients: usize,
-    /// They make up their keys, and are as many as may be connected.
+    /// Makes up their keys, and limits the connections to their number.
     are_strangers: bool,
     postgres: Option<Postgres>,
     key: String,

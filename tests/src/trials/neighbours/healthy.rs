@@ -17,7 +17,7 @@ const BETWEEN: Duration = Duration::from_millis(2);
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// Longest wait for an answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest wait for the first answer of a server.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! One healthy tenant beside each adversary: the answers it gets, the time it waits for them, and the
+//! Measures one healthy tenant beside each adversary: the answers it gets, the time it waits for them, and the
 //! server's memory and end.
 
 mod administration;
@@ -111,7 +111,11 @@ fn measure(program: &str, adversary: &mut dyn Adversary, options: &Options) -> R
     };
     if healthy::first_answer(&setup, &server)? {
         line.start = start.elapsed();
-        rounds(&setup, &server, adversary, options, &mut line)?;
+        let over = AtomicBool::new(false);
+        match (Scene { setup: &setup, server: &server, over: &over }).await_tenants() {
+            Ok(()) => rounds(&setup, &server, adversary, options, &mut line)?,
+            Err(error) => line.fault = Some(format!("{error:#}")),
+        }
         line.alive = healthy::first_answer(&setup, &server)?;
     } else {
         line.fault = Some("no healthy answer after its start".into());
@@ -203,7 +207,7 @@ fn end(setup: &Setup, server: Server, adversary: &dyn Adversary) -> Result<Optio
     Ok(took.filter(|_| server.wait().is_ok_and(|code| code == 0)))
 }
 
-/// Whether a child has exited, and waits for its status to be read.
+/// Returns true where a child has exited, also before its status is read.
 fn has_ended(process: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     status.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))

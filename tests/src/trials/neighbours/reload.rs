@@ -17,7 +17,7 @@ pub(super) struct Reload {
 const BETWEEN: Duration = Duration::from_millis(100);
 
 impl Reload {
-    /// One whose sections are made before the server starts.
+    /// Makes one, whose sections are made before the server starts.
     pub(super) fn boxed(name: &'static str, make: fn(&Setup) -> Result<Vec<String>>) -> Box<dyn Adversary> {
         Box::new(Self { name, make, sections: Vec::new() })
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::healthy::Phase;
 
-/// How the healthy tenant and the server fared beside one adversary.
+/// Measurements of the healthy tenant and the server beside one adversary.
 #[derive(Debug, Clone)]
 pub struct Line {
     /// Name of the adversary.

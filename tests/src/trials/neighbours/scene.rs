@@ -118,6 +118,20 @@ impl Scene<'_> {
         Ok(answer)
     }
 
+    /// Waits until no tenant is being loaded.
+    ///
+    /// # Errors
+    ///
+    /// Where the administration does not answer, or a tenant is still being loaded after a long time.
+    pub(super) fn await_tenants(&self) -> Result<()> {
+        let (host, start) = (self.server.admin()?, Instant::now());
+        while self.administration(&format!("GET /tenants HTTP/1.1\r\nHost: {host}\r\n"))?.contains("is being loaded") {
+            ensure!(start.elapsed() < PATIENCE, "tenants are still being loaded");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Writes the configuration with further sections and has the server load it; the time that takes, in seconds.
     ///
     /// # Errors
