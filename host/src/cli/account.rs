@@ -18,10 +18,10 @@ pub(super) enum Account {
     },
 }
 
-/// What makes an account, and so an organization.
+/// Options of a new account, which may be an organization.
 #[derive(Args)]
 pub(super) struct Create {
-    /// What it is called
+    /// Name of it
     #[arg(long)]
     name: Option<String>,
     /// The id to give it; a new one by default

@@ -18,10 +18,10 @@ pub(super) enum Key {
     Create {
         /// The account's id
         account: Uuid,
-        /// What the key is for
+        /// Name of the key, such as its use
         #[arg(long, default_value = "workspaces key create")]
         name: String,
-        /// How long it is valid, such as 12h or 30d; for ever by default
+        /// Time for which it is valid, such as 12h or 30d; for ever by default
         #[arg(long, value_parser = humantime::parse_duration)]
         expires_in: Option<Duration>,
         /// Print JSON
