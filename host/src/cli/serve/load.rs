@@ -131,7 +131,8 @@ impl Loader {
         let mut tasks = JoinSet::new();
         for (number, plan) in plans.iter().enumerate() {
             let (load, plan, before) = (load.clone(), plan.clone(), self.tenants.get(&plan.name).cloned());
-            tasks.spawn(async move { (number, load.tenant(plan, before).await) });
+            // Boxed: the type of all that a load awaits is too deep for the compiler.
+            tasks.spawn(async move { (number, Box::pin(load.tenant(plan, before)).await) });
         }
         let mut outcomes: Vec<_> = plans.iter().map(|_| Err("loading it failed".to_owned())).collect();
         while let Some(done) = tasks.join_next().await {
