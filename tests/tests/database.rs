@@ -23,7 +23,7 @@ fn a_check_finds_what_a_create_that_stopped_half_way_leaves() -> Result<()> {
     let (deployment, key) = sqlite()?;
     let server = deployment.serve(&[])?;
     assert_eq!(server.create(&key, "{}")?.status, 201);
-    assert_eq!(deployment.run(&["database", "check"])?, "schema 3, 2 accounts, 1 workspaces");
+    assert_eq!(deployment.run(&["database", "check"])?, "schema 4, 2 accounts, 1 workspaces");
 
     let connection = Connection::open(deployment.database())?;
     let (bare, lone) = (Uuid::new_v4(), Uuid::new_v4());

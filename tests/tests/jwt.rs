@@ -18,7 +18,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode, jwk::Jwk};
 use serde_json::{Value, json};
-use workspaces_tests::{Deployment, Server, write_head};
+use workspaces_tests::{
+    Answer, Deployment, Server,
+    postgres::{self, Postgres},
+    write_head,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 const ISSUER: &str = "https://identity.example";
@@ -113,6 +117,12 @@ fn status(server: &Server, token: &str) -> Result<u16> {
     Ok(server.send("POST", "/api/workspaces", &headers, b"{}")?.status)
 }
 
+/// The answer to a request with a token.
+fn create(server: &Server, token: &str) -> Result<Answer> {
+    let bearer = format!("Bearer {token}");
+    server.send("POST", "/api/workspaces", &[("authorization", bearer.as_str())], b"{}")
+}
+
 /// Sends a request with a token, and goes away without its answer.
 fn abandon(server: &Server, token: &str) -> Result<()> {
     let mut stream = server.connect()?;
@@ -150,14 +160,19 @@ fn only_a_token_that_says_all_and_is_signed_by_the_key_is_taken() -> Result<()> 
         ("a start that is no number", with(&account, "nbf", json!("0"))),
         ("issued in the future", with(&account, "iat", json!(now() + 40))),
         ("an issue time that is no number", with(&account, "iat", json!("0"))),
-        ("no account", with(&account, "sub", json!("ada"))),
-        ("another form of the account", with(&account, "sub", json!(account.to_uppercase()))),
         ("no issuer", with(&account, "iss", Value::Null)),
         ("no audience", with(&account, "aud", Value::Null)),
         ("no expiry", with(&account, "exp", Value::Null)),
         ("no subject", with(&account, "sub", Value::Null)),
     ] {
         assert_eq!(status(&server, &pair.sign(&claims)?)?, 401, "{name}");
+    }
+
+    for (name, claims) in [
+        ("a subject without an account", with(&account, "sub", json!("ada"))),
+        ("another form of the account", with(&account, "sub", json!(account.to_uppercase()))),
+    ] {
+        assert_eq!(status(&server, &pair.sign(&claims)?)?, 403, "{name}");
     }
 
     let claims = claims(&account);
@@ -366,6 +381,19 @@ fn serve_and_log(deployment: &Deployment, keys: &str, more: &[&str]) -> Result<(
     Ok((server, log))
 }
 
+/// Waits until the log holds all of these, and returns it: a line may come after the answer.
+fn logged(log: &Path, parts: &[&str]) -> Result<String> {
+    let start = Instant::now();
+    loop {
+        let lines = fs::read_to_string(log)?;
+        if parts.iter().all(|part| lines.contains(part)) {
+            return Ok(lines);
+        }
+        ensure!(start.elapsed() < Duration::from_secs(30), "the log has not all of {parts:?}: {lines}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Waits until a request with the token is answered so.
 fn wait_for(server: &Server, token: &str, expected: u16) -> Result<()> {
     let start = Instant::now();
@@ -396,7 +424,7 @@ fn keys_older_than_their_maximum_age_verify_nothing_while_the_provider_is_down()
     }
     provider.publish(failure());
     wait_for(&server, &token, 503)?;
-    let lines = fs::read_to_string(&log)?;
+    let lines = logged(&log, &["older than their maximum age", "500 Internal Server Error"])?;
     for part in ["older than their maximum age", "500 Internal Server Error"] {
         assert_eq!(lines.matches(part).count(), 1, "{part}: {lines}");
     }
@@ -420,7 +448,7 @@ fn a_provider_that_redirects_or_fails_is_named_once_without_what_is_secret() -> 
         ensure!(start.elapsed() < Duration::from_secs(60), "keys are not fetched again");
         thread::sleep(Duration::from_millis(50));
     }
-    let lines = fs::read_to_string(&log)?;
+    let lines = logged(&log, &["302 Found"])?;
     assert_eq!(lines.matches("302 Found").count(), 1, "{lines}");
     assert!(lines.contains("https://elsewhere.example/keys") && lines.contains(&provider.address), "{lines}");
     assert!(!lines.contains("hidden"), "{lines}");
@@ -461,7 +489,7 @@ fn each_key_that_fits_is_tried_and_one_that_is_odd_spoils_no_other() -> Result<(
     ] {
         assert_eq!(status(&server, &token)?, expected, "{name}");
     }
-    let lines = fs::read_to_string(&log)?;
+    let lines = logged(&log, &["key 5: "])?;
     for part in ["key 1: ", "key 2: its use is not sig", "key 3: its key_ops have no verify", "key 4: ", "key 5: "] {
         assert_eq!(lines.matches(part).count(), 1, "{part}: {lines}");
     }
@@ -569,9 +597,9 @@ fn the_log_says_why_each_token_was_refused_and_holds_no_credential() -> Result<(
         (format!("recoup_sk_{}", "A".repeat(43)), "API key unknown or revoked"),
     ] {
         assert_eq!(status(&server, &token)?, 401);
-        let lines = fs::read_to_string(&log)?;
-        let line = lines.lines().last().context("no line")?;
-        assert!(line.contains(" INFO ") && line.contains(reason), "{reason}: {line}");
+        let lines = logged(&log, &[reason])?;
+        let line = lines.lines().find(|line| line.contains(reason)).context("no line")?;
+        assert!(line.contains(" INFO ") && line.contains("status=401"), "{reason}: {line}");
         sent.push(token);
     }
     let lines = fs::read_to_string(&log)?;
@@ -580,5 +608,111 @@ fn the_log_says_why_each_token_was_refused_and_holds_no_credential() -> Result<(
             assert!(!lines.contains(part), "{part}");
         }
     }
+    Ok(())
+}
+
+/// Subjects of every form, on one backend.
+fn subjects_get_accounts(deployment: &Deployment) -> Result<()> {
+    let [ada, grace] = [deployment.run(&["account", "create"])?, deployment.run(&["account", "create"])?];
+    let pair = Pair::new(deployment.folder(), "own", "P-256")?;
+    let keys = pair.public.to_str().context("path")?.to_owned();
+    let (server, log) = serve_and_log(deployment, &keys, &[])?;
+    let subject = "auth0|507f1f77bcf86cd799439011";
+    let token = |subject: &str| pair.sign(&claims(subject));
+    let link = |command: &str, account: &str, issuer: &str| {
+        deployment.output(&["account", command, account, "--issuer", issuer, "--subject", subject])
+    };
+
+    // Neither a name without an account nor the id of none is an error that any token holder can write.
+    for unknown in [subject, "did:privy:clabc", "12345", &uuid::Uuid::new_v4().to_string()] {
+        let answer = create(&server, &token(unknown)?)?;
+        let message = answer.json()?["message"].as_str().map(str::to_owned).context("no message")?;
+        assert!(answer.status == 403 && message.contains("no account is linked"), "{unknown}: {answer:?}");
+        let lines = logged(&log, &[unknown, "reason="])?;
+        assert!(!lines.contains("ERROR"), "{lines}");
+    }
+
+    ensure!(link("link", &ada, "https://other.example")?.status.success(), "link");
+    assert_eq!(create(&server, &token(subject)?)?.status, 403, "linked for another issuer");
+    for _ in 0..2 {
+        ensure!(link("link", &ada, ISSUER)?.status.success(), "link");
+        let answer = create(&server, &token(subject)?)?;
+        assert_eq!((answer.status, &answer.json()?["workspace"]["account_id"]), (201, &json!(ada)));
+    }
+    assert_eq!(create(&server, &token(&ada)?)?.status, 201, "an account's own id goes on as a subject");
+    for (command, account, part) in [
+        ("link", grace.as_str(), "exists already"),
+        ("link", &uuid::Uuid::new_v4().to_string(), "there is no account"),
+        ("unlink", &grace, "there is no such link"),
+    ] {
+        let output = link(command, account, ISSUER)?;
+        let message = String::from_utf8(output.stderr)?;
+        assert!(output.status.code() == Some(1) && message.contains(part), "{command} {account}: {message}");
+    }
+    ensure!(link("unlink", &ada, ISSUER)?.status.success(), "unlink");
+    assert_eq!(create(&server, &token(subject)?)?.status, 403, "not linked any more");
+    ensure!(link("link", &grace, ISSUER)?.status.success(), "link");
+    assert_eq!(create(&server, &token(subject)?)?.json()?["workspace"]["account_id"], json!(grace));
+    drop(server);
+
+    // The first requests of a new subject, all at once.
+    let server = serve(deployment, &keys, &["--jwt-create-accounts"])?;
+    let token = token("new|1")?;
+    let answers: Vec<Result<Answer>> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..64).map(|_| scope.spawn(|| create(&server, &token))).collect();
+        clients.into_iter().filter_map(|client| client.join().ok()).collect()
+    });
+    let mut accounts = std::collections::HashSet::new();
+    let mut created = 0;
+    for answer in answers {
+        let answer = answer?;
+        // A full host refuses some; none of them may have made an account of its own.
+        ensure!(matches!(answer.status, 201 | 429 | 503), "{answer:?}");
+        if answer.status == 201 {
+            created += 1;
+            accounts.insert(answer.json()?["workspace"]["account_id"].to_string());
+        }
+    }
+    assert!(created > 0 && accounts.len() == 1, "{created} created, for {accounts:?}");
+    let again = create(&server, &token)?;
+    assert!(accounts.contains(&again.json()?["workspace"]["account_id"].to_string()), "{again:?}");
+    Ok(())
+}
+
+#[test]
+fn a_subject_gets_the_account_that_is_linked_to_it_on_sqlite() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    subjects_get_accounts(&deployment)?;
+    let database = rusqlite::Connection::open(deployment.database())?;
+    let count = |sql| database.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let people = "SELECT count(*) FROM accounts WHERE id NOT IN (SELECT workspace_id FROM account_workspace_ids)";
+    assert_eq!(count(people)?, 3, "two that were made by hand and one for a subject");
+    assert_eq!(count("SELECT count(*) FROM token_subjects WHERE subject = 'new|1'")?, 1);
+    Ok(())
+}
+
+#[test]
+fn a_subject_gets_the_account_that_is_linked_to_it_on_postgres() -> Result<()> {
+    if !postgres::available()? {
+        return Ok(());
+    }
+    let server = Postgres::start()?;
+    let deployment = Deployment::on_postgres(PROGRAM, &server.url())?;
+    subjects_get_accounts(&deployment)?;
+    let people = "SELECT count(*) FROM accounts WHERE id NOT IN (SELECT workspace_id FROM account_workspace_ids)";
+    assert_eq!(server.psql(people)?.trim(), "3", "two that were made by hand and one for a subject");
+    assert_eq!(server.psql("SELECT count(*) FROM account_info WHERE account_id IS NULL")?.trim(), "0");
+    // A link to an account that is gone counts for nothing.
+    let pair = Pair {
+        private: EncodingKey::from_ec_pem(&fs::read(deployment.folder().join("own.key"))?)?,
+        public: deployment.folder().join("own.pem"),
+    };
+    server.psql(
+        "DELETE FROM accounts WHERE id = (SELECT account_id FROM workspaces.token_subjects WHERE subject = 'new|1')",
+    )?;
+    let keys = pair.public.to_str().context("path")?.to_owned();
+    let token = pair.sign(&claims("new|1"))?;
+    assert_eq!(create(&serve(&deployment, &keys, &[])?, &token)?.status, 403);
+    assert_eq!(create(&serve(&deployment, &keys, &["--jwt-create-accounts"])?, &token)?.status, 201);
     Ok(())
 }

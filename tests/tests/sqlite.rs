@@ -633,7 +633,7 @@ fn only_serve_and_migrate_change_the_schema_and_after_a_copy() -> Result<()> {
                 ["serve"] => drop(deployment.serve(&[])?),
                 command => drop(deployment.run(command)?),
             }
-            assert_eq!(schema(&path)?, 3);
+            assert_eq!(schema(&path)?, 4);
             let copy = deployment.folder().join(format!("workspaces.db.schema-{version}"));
             assert_eq!((schema(&copy)?, mode(&copy)?), (i64::try_from(version)?, 0o600));
             assert_eq!(count(&connect(&copy)?, "accounts")?, 1);

@@ -235,7 +235,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date() -> Result<()> {
         basis: Basis::Memberships { administrators: None },
     };
     database.create_workspace(&grant, "Kept", None).await?;
-    assert_eq!(database.check(Box::new(|_, _| {})).await?.schema, 3);
+    assert_eq!(database.check(Box::new(|_, _| {})).await?.schema, 4);
     Ok(())
 }
 

@@ -20,7 +20,10 @@ pub use self::{
     keys::{Address, KEYS_MAX_AGE, KeySource, KeysError, MIN_KEYS_AGE},
     token::MAX_TOKEN,
 };
-use super::{Auth, Caller, Credential, Denial, Grant};
+use super::{
+    Auth, Caller, Credential, Denial, Grant,
+    subject::{Subject, Subjects},
+};
 use crate::now;
 
 /// Requirements on tokens, and the claim that names the caller.
@@ -30,18 +33,23 @@ pub struct Options {
     pub issuer: String,
     /// The `aud` that a token must have, alone or among others.
     pub audience: String,
-    /// The claim that holds the caller's account as a UUID, `sub` or one of the provider's own.
+    /// The claim that holds the caller's account as a UUID, `sub` or one of the provider's own, for tokens whose
+    /// subject is not linked to an account.
     pub account_claim: String,
     /// Maximum difference of the clocks, up to [`MAX_LEEWAY`], which also stands for more.
     pub leeway: Duration,
     /// Maximum age of keys that were fetched from an address, [`MIN_KEYS_AGE`] at least. Older ones verify
     /// nothing: tokens get [`Denial::Unavailable`] until new keys are fetched.
     pub keys_max_age: Duration,
+    /// Make an account for a subject that has none, the first time that it presents a token. Otherwise such a
+    /// token gets [`Denial::NoAccount`].
+    pub create_accounts: bool,
 }
 
 impl Options {
-    /// Returns the requirements on a token for `audience` by `issuer`. The caller is the `sub`, the leeway is
-    /// [`MAX_LEEWAY`], and keys are valid for [`KEYS_MAX_AGE`].
+    /// Returns the requirements on a token for `audience` by `issuer`. The account is the one that
+    /// the `sub` is linked to or else names, the leeway is [`MAX_LEEWAY`], keys are valid for [`KEYS_MAX_AGE`], and
+    /// no accounts are made.
     pub fn new(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
         Self {
             issuer: issuer.into(),
@@ -49,6 +57,7 @@ impl Options {
             account_claim: ACCOUNT_CLAIM.into(),
             leeway: MAX_LEEWAY,
             keys_max_age: KEYS_MAX_AGE,
+            create_accounts: false,
         }
     }
 }
@@ -70,11 +79,12 @@ const MAX_TRIED: usize = 8;
 pub struct Jwt {
     keys: Keys,
     options: Options,
+    subjects: Arc<dyn Subjects>,
     rest: Arc<dyn Auth>,
 }
 
 impl Jwt {
-    /// Returns auth by tokens that the keys of `source` verify. Keys at an address are fetched in the background
+    /// Returns auth by tokens that the keys of `source` verify, of `subjects` that have accounts. Keys at an address are fetched in the background
     /// from now on, and the first token waits for them.
     ///
     /// # Errors
@@ -84,8 +94,13 @@ impl Jwt {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn new(source: KeySource, options: Options, rest: Arc<dyn Auth>) -> Result<Self, KeysError> {
-        Ok(Self { keys: Keys::new(source, options.keys_max_age).await?, options, rest })
+    pub async fn new(
+        source: KeySource,
+        options: Options,
+        subjects: Arc<dyn Subjects>,
+        rest: Arc<dyn Auth>,
+    ) -> Result<Self, KeysError> {
+        Ok(Self { keys: Keys::new(source, options.keys_max_age).await?, options, subjects, rest })
     }
 
     async fn caller(&self, token: &str) -> Result<Caller, Denial> {
@@ -96,12 +111,35 @@ impl Jwt {
             newer.map_or(Err(reason), |keys| verify(&token, &keys)).map_err(Denial::Unauthenticated)?;
         }
         let claims = token.claims(&self.options, seconds()).map_err(Denial::Unauthenticated)?;
-        let account_id = self.account(&claims).ok_or(Denial::Unauthenticated("token names no account"))?;
-        Ok(Caller::new(account_id))
+        self.account(&claims).await.map(Caller::new)
     }
 
-    /// Returns the account that the claims name.
-    fn account(&self, claims: &Claims) -> Option<Uuid> {
+    /// Returns the account of a verified token: the one that its subject is linked to, the one that its claim
+    /// names, or a new one.
+    async fn account(&self, claims: &Claims) -> Result<Uuid, Denial> {
+        let name = claims.text("sub").ok_or(Denial::Unauthenticated("token sub missing"))?.to_owned();
+        let subject = Subject { issuer: self.options.issuer.clone(), name };
+        let found = self.subjects.find_subject(&subject, self.named(claims)).await;
+        let account = match found {
+            Ok(None) if self.options.create_accounts => self.subjects.account_of_subject(&subject).await.map(Some),
+            found => found,
+        };
+        match account {
+            Ok(Some(account)) => Ok(account),
+            Ok(None) => {
+                let Subject { issuer, name } = &subject;
+                tracing::info!(issuer, subject = name, "no account is linked: `workspaces account link` links one");
+                Err(Denial::NoAccount)
+            }
+            Err(error) => {
+                tracing::error!(%error, "can't look up the account of a token");
+                Err(Denial::Unavailable)
+            }
+        }
+    }
+
+    /// Returns the account that the configured claim names.
+    fn named(&self, claims: &Claims) -> Option<Uuid> {
         let account = claims.text(&self.options.account_claim)?;
         // Hyphenated alone: the other forms would be other names for the same account.
         Uuid::try_parse(account).ok().filter(|id| id.hyphenated().to_string() == *account)

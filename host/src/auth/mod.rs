@@ -5,6 +5,7 @@ pub mod api_key;
 mod credential;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+pub mod subject;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -92,6 +93,9 @@ pub enum Denial {
     /// No valid credential. The reason is for the log alone, and constant, so that it holds nothing secret.
     #[error("{0}")]
     Unauthenticated(&'static str),
+    /// The credential is valid, and no account is linked to the one that it names.
+    #[error("no account is linked to the subject of the token")]
+    NoAccount,
     /// The caller may not act for the account, or there is none of that id.
     #[error("no access to the account")]
     AccountForbidden,

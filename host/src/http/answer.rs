@@ -31,6 +31,7 @@ pub(super) enum Refusal {
 
 const NOT_VALID: &str =
     "The credential is not valid: send an API key or a token that is known here and neither expired nor revoked";
+const NO_ACCOUNT: &str = "The token is valid, but no account is linked to its subject: ask the operator to link one";
 const FAILED: &str = "The server failed: try again later, and report the x-request-id if it goes on";
 const TRY_LATER: &str = "The service can't answer now: try again later";
 const OVER_SHARE: &str = "Too many requests: try again after the time in Retry-After";
@@ -51,6 +52,7 @@ impl IntoResponse for Refusal {
             Self::Route(status, message) => (status, message),
             Self::Operation(error) => match error {
                 Error::Credential(Denial::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
+                Error::Credential(Denial::NoAccount) => (StatusCode::FORBIDDEN, NO_ACCOUNT.into()),
                 Error::Credential(_) => (StatusCode::UNAUTHORIZED, NOT_VALID.into()),
                 Error::InvalidRequest(message) => (StatusCode::BAD_REQUEST, message),
                 Error::Unauthenticated(message) => (StatusCode::UNAUTHORIZED, message),

@@ -173,7 +173,7 @@ impl From<auth::Denial> for wit_auth::Denial {
     fn from(denial: auth::Denial) -> Self {
         match denial {
             auth::Denial::Unauthenticated(_) => Self::Unauthenticated,
-            auth::Denial::AccountForbidden => Self::AccountForbidden,
+            auth::Denial::NoAccount | auth::Denial::AccountForbidden => Self::AccountForbidden,
             auth::Denial::OrganizationForbidden => Self::OrganizationForbidden,
             auth::Denial::Unavailable => Self::Unavailable,
         }

@@ -7,11 +7,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Error, Quota, Storage};
-use crate::auth::api_key::Directory;
+use crate::auth::{
+    api_key::Directory,
+    subject::{Subject, Subjects},
+};
 
 /// A database that holds everything: workspaces, accounts and keys.
 #[async_trait]
-pub trait Database: Storage + Directory {
+pub trait Database: Storage + Directory + Subjects {
     /// Returns this database as the storage of one tenant, which holds the tenant to its quota. Workspaces are
     /// counted under `tenant`, so that tenants that share a database have a quota each.
     fn for_tenant(&self, tenant: &str, quota: Quota) -> Arc<dyn Storage>;
@@ -50,6 +53,21 @@ pub trait Database: Storage + Directory {
     ///
     /// Where the database can't answer.
     async fn memberships(&self, organization: Option<Uuid>) -> Result<Vec<Membership>, DatabaseError>;
+
+    /// Links a subject of an identity provider to an account; no change where it is linked to that one.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] where there is no such account, [`DatabaseError::Exists`] where the subject is
+    /// linked to another.
+    async fn link_subject(&self, account: Uuid, subject: Subject) -> Result<(), DatabaseError>;
+
+    /// Removes the link of a subject, to `account` where one is given: its tokens get no access from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`DatabaseError::NotFound`] where there is no such link.
+    async fn unlink_subject(&self, account: Option<Uuid>, subject: Subject) -> Result<(), DatabaseError>;
 
     /// Stores a key's hash for an account.
     ///

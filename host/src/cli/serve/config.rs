@@ -200,6 +200,8 @@ struct JwtSection {
     audience: String,
     account_claim: Option<String>,
     keys_max_age: Option<Spanned<Time>>,
+    #[serde(default)]
+    create_accounts: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -311,6 +313,7 @@ impl Section<'_> {
         if let Some(claim) = &jwt.account_claim {
             options.account_claim.clone_from(claim);
         }
+        options.create_accounts = jwt.create_accounts;
         if let Some(age) = &jwt.keys_max_age {
             let Time(time) = *age.get_ref();
             if time < jwt::MIN_KEYS_AGE {

@@ -239,7 +239,7 @@ impl Load {
         );
         let mut auth: Arc<dyn Auth> = Arc::new(ApiKeys::new(database.clone(), pepper, plan.administrators));
         if let Some(TokenPlan { keys, options, .. }) = plan.tokens.clone() {
-            auth = Arc::new(aside(Jwt::new(keys, options, auth)).await?);
+            auth = Arc::new(aside(Jwt::new(keys, options, database.clone(), auth)).await?);
         }
         let workspaces = Workspaces::builder(database.for_tenant(&plan.name, plan.quota), auth)
             .sandboxes(self.means.sandboxes.clone())

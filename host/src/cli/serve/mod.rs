@@ -131,6 +131,9 @@ struct TokenArguments {
     /// How old keys from an address may become while they can't be fetched again, 1s at least; then tokens get 503
     #[arg(long, env = "WORKSPACES_JWT_KEYS_MAX_AGE", hide_env_values = true, value_name = "TIME", default_value = "1h", value_parser = keys_max_age)]
     jwt_keys_max_age: Duration,
+    /// Make an account for the subject of a JWT that has none, the first time that it comes
+    #[arg(long, env = "WORKSPACES_JWT_CREATE_ACCOUNTS")]
+    jwt_create_accounts: bool,
 }
 
 /// Reads the maximum age of keys.
@@ -332,10 +335,11 @@ impl Serve {
             false => (self.database.database.clone(), self.pepper.secret()?),
         };
         let tokens = self.tokens.as_ref().map(|tokens| {
-            let TokenArguments { jwt_keys, jwt_issuer, jwt_audience, jwt_account_claim, jwt_keys_max_age } = tokens;
+            let TokenArguments { jwt_keys, jwt_issuer, jwt_audience, jwt_account_claim, .. } = tokens;
             let options = jwt::Options {
                 account_claim: jwt_account_claim.clone(),
-                keys_max_age: *jwt_keys_max_age,
+                keys_max_age: tokens.jwt_keys_max_age,
+                create_accounts: tokens.jwt_create_accounts,
                 ..jwt::Options::new(jwt_issuer, jwt_audience)
             };
             TokenPlan::new(jwt_keys.clone(), options)

@@ -10,7 +10,7 @@ use crate::storage::{
 };
 
 /// The host's own tables, a step a version.
-const SCHEMA: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const SCHEMA: [&str; 3] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Any number, as long as it is the same in every process that makes tables.
 const MIGRATION_LOCK: i64 = 0x776f_726b_7370;

@@ -11,6 +11,7 @@ mod pool;
 mod quota;
 mod requirements;
 mod session;
+mod subject;
 
 use std::{fmt, sync::Arc, time::Duration};
 

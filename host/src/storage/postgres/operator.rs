@@ -14,6 +14,7 @@ use super::{
     session::{Statement, Values},
 };
 use crate::{
+    auth::subject::Subject,
     now,
     storage::{
         Account, ApiKey, Check, Database, DatabaseError, Membership, NewKey, Progress, Quota, Storage, WorkspaceRow,
@@ -112,6 +113,15 @@ impl Database for Postgres {
             })
         };
         self.connections.query(&LIST, &[&organization]).await?.iter().map(membership).collect()
+    }
+
+    async fn link_subject(&self, account: Uuid, subject: Subject) -> Result<(), DatabaseError> {
+        self.require_account("account", account).await?;
+        self.link(account, &subject).await
+    }
+
+    async fn unlink_subject(&self, account: Option<Uuid>, subject: Subject) -> Result<(), DatabaseError> {
+        self.unlink(account, &subject).await
     }
 
     async fn create_key(&self, account: Uuid, key: NewKey) -> Result<ApiKey, DatabaseError> {

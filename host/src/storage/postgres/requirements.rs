@@ -12,12 +12,14 @@ use super::{
     pool::{Connections, Lease},
     quota,
     session::Statement,
+    subject,
 };
 
 /// Statements of requests.
-const STATEMENTS: [&Statement; 10] = [
+const STATEMENTS: [&Statement; 11] = [
     &directory::FIND_KEY,
     &directory::FACTS,
+    &subject::FIND,
     &create::CREATE_OWN,
     &create::CREATE,
     &create::FIND_CREATED,
@@ -33,7 +35,7 @@ static EXPLAINED: LazyLock<Vec<String>> =
     LazyLock::new(|| STATEMENTS.iter().map(|statement| format!("EXPLAIN {}", statement.sql)).collect());
 
 /// Rights that the statements of requests need, by table.
-const RIGHTS: [(&str, &[&str]); 9] = [
+const RIGHTS: [(&str, &[&str]); 10] = [
     ("public.accounts", &["SELECT", "INSERT"]),
     ("public.account_info", &["SELECT", "INSERT"]),
     ("public.account_workspace_ids", &["SELECT", "INSERT"]),
@@ -43,6 +45,8 @@ const RIGHTS: [(&str, &[&str]); 9] = [
     ("workspaces.schema_version", &["SELECT"]),
     ("workspaces.idempotency_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("workspaces.quota_usage", &["SELECT", "INSERT", "UPDATE"]),
+    // To make accounts for subjects, INSERT, UPDATE and DELETE too.
+    ("workspaces.token_subjects", &["SELECT"]),
 ];
 
 /// Asserts that the tables are there in the shape that the statements expect, that the role has the rights for

@@ -13,6 +13,7 @@ mod operator;
 mod place;
 mod quota;
 mod session;
+mod subject;
 mod sweep;
 mod worker;
 

@@ -46,7 +46,12 @@ pub enum Access {
 }
 
 /// Steps of the schema, one a version; how many were taken is kept in the file as `user_version`.
-const SCHEMA: [&str; 3] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const SCHEMA: [&str; 4] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// Wait of a connection for one of another process, such as `workspaces key create` beside a running server.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

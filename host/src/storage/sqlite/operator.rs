@@ -11,8 +11,10 @@ use super::{
     create::insert_account,
     maintenance,
     quota::{Allowance, Tenant},
+    subject,
 };
 use crate::{
+    auth::subject::Subject,
     now,
     storage::{Account, ApiKey, Check, Database, Membership, NewKey, Progress, Quota, Storage, WorkspaceRow},
 };
@@ -106,6 +108,23 @@ impl Database for Sqlite {
                 })?;
                 Ok(memberships.collect::<Result<_, _>>()?)
             })
+            .await
+    }
+
+    async fn link_subject(&self, account: Uuid, subject: Subject) -> Result<(), DatabaseError> {
+        self.writer
+            .run(move |session| {
+                session.write(|transaction| {
+                    require_account(transaction, "account", account)?;
+                    subject::link(transaction, account, &subject)
+                })
+            })
+            .await
+    }
+
+    async fn unlink_subject(&self, account: Option<Uuid>, subject: Subject) -> Result<(), DatabaseError> {
+        self.writer
+            .run(move |session| session.write(|transaction| subject::unlink(transaction, account, &subject)))
             .await
     }
 

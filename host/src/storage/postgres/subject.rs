@@ -1,0 +1,96 @@
+//! Accounts of the subjects of identity providers.
+
+use async_trait::async_trait;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::{Postgres, column, session::Statement};
+use crate::{
+    auth::subject::{Subject, Subjects},
+    storage::{DatabaseError, Error},
+};
+
+/// A link to an account that was deleted counts for nothing.
+pub(super) const FIND: Statement = Statement {
+    sql: "SELECT coalesce(
+            (SELECT id FROM workspaces.token_subjects JOIN public.accounts ON id = account_id
+             WHERE issuer = $1 AND subject = $2),
+            (SELECT id FROM public.accounts WHERE id = $3)) AS account",
+    types: &[Type::TEXT, Type::TEXT, Type::UUID],
+};
+
+/// Deletes a link to an account that was deleted. A statement before [`CREATE`], which can't tell such a link from one
+/// that another transaction has just committed.
+const FORGET: Statement = Statement {
+    sql: "DELETE FROM workspaces.token_subjects WHERE issuer = $1 AND subject = $2
+            AND NOT EXISTS (SELECT FROM public.accounts WHERE id = account_id)",
+    types: &[Type::TEXT, Type::TEXT],
+};
+
+/// Waits for a transaction that links the same subject now, and returns its account. The account is written only where
+/// this statement made the link; run again with the same id, it writes nothing new.
+const CREATE: Statement = Statement {
+    sql: "WITH linked AS (
+            INSERT INTO workspaces.token_subjects AS known (issuer, subject, account_id) VALUES ($1, $2, $3)
+            ON CONFLICT (issuer, subject) DO UPDATE SET issuer = known.issuer
+            RETURNING account_id
+        ), account AS (
+            INSERT INTO public.accounts (id) SELECT account_id FROM linked
+            WHERE account_id = $3 AND NOT EXISTS (SELECT FROM public.accounts WHERE id = $3)
+            RETURNING id
+        ), info AS (
+            INSERT INTO public.account_info (account_id) SELECT id FROM account
+        )
+        SELECT account_id FROM linked",
+    types: &[Type::TEXT, Type::TEXT, Type::UUID],
+};
+
+#[async_trait]
+impl Subjects for Postgres {
+    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, Error> {
+        let Subject { issuer, name } = subject;
+        let rows = self.read(&FIND, &[issuer, name, &account]).await?;
+        Ok(rows.first().map(|row| column(row, "account")).transpose()?.flatten())
+    }
+
+    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, Error> {
+        let Subject { issuer, name } = subject;
+        self.read(&FORGET, &[issuer, name]).await?;
+        let rows = self.read(&CREATE, &[issuer, name, &Uuid::now_v7()]).await?;
+        let row = rows.first().ok_or_else(|| Error::Unavailable("the statement returned no row".into()))?;
+        Ok(column(row, "account_id")?)
+    }
+}
+
+impl Postgres {
+    /// Links a subject to an account that exists; no change where it is linked to that one.
+    pub(super) async fn link(&self, account: Uuid, subject: &Subject) -> Result<(), DatabaseError> {
+        const LINK: Statement = Statement {
+            sql: "INSERT INTO workspaces.token_subjects AS known (issuer, subject, account_id) VALUES ($1, $2, $3)
+                ON CONFLICT (issuer, subject) DO UPDATE SET issuer = known.issuer RETURNING account_id",
+            types: &[Type::TEXT, Type::TEXT, Type::UUID],
+        };
+        let Subject { issuer, name } = subject;
+        self.connections.query(&FORGET, &[issuer, name]).await?;
+        let rows = self.connections.query(&LINK, &[issuer, name, &account]).await?;
+        match rows.first().map(|row| column::<Uuid>(row, "account_id")).transpose()? {
+            Some(linked) if linked != account => {
+                Err(DatabaseError::Exists(format!("a link of this subject to the account {linked}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the link of a subject, to `account` where one is given.
+    pub(super) async fn unlink(&self, account: Option<Uuid>, subject: &Subject) -> Result<(), DatabaseError> {
+        const UNLINK: Statement = Statement {
+            sql: "DELETE FROM workspaces.token_subjects
+                WHERE issuer = $1 AND subject = $2 AND ($3 IS NULL OR account_id = $3) RETURNING account_id",
+            types: &[Type::TEXT, Type::TEXT, Type::UUID],
+        };
+        match self.connections.query(&UNLINK, &[&subject.issuer, &subject.name, &account]).await?.is_empty() {
+            true => Err(DatabaseError::NotFound("such link".into())),
+            false => Ok(()),
+        }
+    }
+}
