@@ -1,6 +1,7 @@
 //! Components that are wrong or hostile, for what the host makes of them.
 
 mod kinds;
+mod names;
 mod refused;
 
 use std::{fs, path::Path};
@@ -12,6 +13,7 @@ use wit_parser::Resolve;
 
 pub use self::{
     kinds::{Kind, kinds},
+    names::trap_in_rehearsal,
     refused::{Refused, refused},
 };
 

@@ -194,6 +194,30 @@ impl Server {
         self.child.id()
     }
 
+    /// How much of the processor it has used so far.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not say so.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
+        let (_, fields) = stat.rsplit_once(") ").context("no statistics of the process")?;
+        // Fields 14 and 15 of the line, in the hundredths of a second that Linux shows: user's and system's.
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(10 * ticks))
+    }
+
+    /// The most memory it has held so far, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not say so.
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak of memory")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    }
+
     /// Ends it as a crash does, at once.
     ///
     /// # Errors

@@ -120,12 +120,13 @@ impl Compiler {
         Ok(())
     }
 
-    /// Compiles a component in a process of its own, which knows nothing of this one's secrets.
+    /// Compiles a component in a process of its own, which knows nothing of this one's secrets. Of code over
+    /// the limit `most`, reads no more than shows that it is.
     ///
     /// # Errors
     ///
     /// What is wrong with the component, or which limit it met.
-    pub(super) async fn compile(self, wasm: &[u8]) -> Result<Vec<u8>, NotCompiled> {
+    pub(super) async fn compile(self, wasm: &[u8], most: usize) -> Result<Vec<u8>, NotCompiled> {
         let lost = |error: io::Error| NotCompiled::Now(format!("the compiler's process is lost: {error}"));
         let mut child = Command::new(this_program().map_err(lost)?)
             .args(["compile", "-", "--output", "-", "--memory", &self.memory.to_string()])
@@ -149,7 +150,7 @@ impl Compiler {
             drop(stdin);
             let (mut compiled, mut said) = (Vec::new(), Vec::new());
             // What it says is of the component's making, and may be long.
-            let (mut stdout, mut stderr) = (stdout.take(self.memory), stderr.take(MAX_SAID as u64));
+            let (mut stdout, mut stderr) = (stdout.take((most as u64).saturating_add(1)), stderr.take(MAX_SAID as u64));
             try_join!(stdout.read_to_end(&mut compiled), stderr.read_to_end(&mut said))?;
             drop((stdout, stderr));
             Ok((child.wait().await?, compiled, said))
@@ -168,6 +169,10 @@ impl Compiler {
                 });
             }
         };
+        if compiled.len() > most {
+            let reason = format!("its code takes over {most} bytes, the limit pool.compiled-size");
+            return Err(NotCompiled::Ever(reason));
+        }
         if status.success() {
             return Ok(compiled);
         }

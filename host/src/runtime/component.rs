@@ -1,7 +1,7 @@
 //! A component that was compiled, and held against the contract.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     sync::{Arc, Weak},
 };
 
@@ -9,9 +9,11 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::{Engine, component::Linker};
 
 use super::{
+    cause::{MAX_CAUSE, MAX_NAME, cause},
     engine,
     glue::{State, bindings::PluginPre},
 };
+use crate::excerpt::{Clip, excerpt};
 
 /// A component of the world `plugin`, ready to be called. Clones are the same one.
 #[derive(Clone)]
@@ -63,7 +65,7 @@ pub enum LoadError {
 ///
 /// [`LoadError::Compile`] where it is no component.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
-    engine::compiling()?.precompile_component(wasm).map_err(|error| LoadError::Compile(format!("{error:#}")))
+    engine::compiling()?.precompile_component(wasm).map_err(|error| LoadError::Compile(cause(&error)))
 }
 
 impl Component {
@@ -74,7 +76,7 @@ impl Component {
         digest: Digest,
     ) -> Result<Self, LoadError> {
         let component = wasmtime::component::Component::from_binary(engine, wasm)
-            .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+            .map_err(|error| LoadError::Compile(cause(&error)))?;
         Self::check(engine, linker, &component, digest)
     }
 
@@ -90,7 +92,7 @@ impl Component {
     ) -> Result<Self, LoadError> {
         // SAFETY: the caller's promise is the same.
         let component = unsafe { wasmtime::component::Component::deserialize(engine, compiled) }
-            .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+            .map_err(|error| LoadError::Compile(cause(&error)))?;
         Self::check(engine, linker, &component, digest)
     }
 
@@ -103,8 +105,8 @@ impl Component {
         match linker.instantiate_pre(component).and_then(PluginPre::new) {
             Ok(pre) => Ok(Self(Arc::new(Loaded { pre, digest }))),
             Err(error) => Err(LoadError::World(match differences(engine, component) {
-                names if names.is_empty() => format!("{error:#}"),
-                names => format!("it differs in\n{names}({error:#})"),
+                names if names.is_empty() => cause(&error),
+                names => format!("it differs in{names}\n({})", cause(&error)),
             })),
         }
     }
@@ -139,19 +141,26 @@ impl From<Arc<Loaded>> for Component {
 const IMPORTS: [&str; 3] = ["recoup:workspaces/types@1.", "recoup:workspaces/auth@1.", "recoup:workspaces/storage@1."];
 const EXPORT: &str = "recoup:workspaces/workspaces@1.";
 
-/// Names alone, a line each as in a diff: `+` is what the component has and the world has not.
+/// Returns names, a line each as in a diff: `+` is what the component has and the world has not.
 fn differences(engine: &Engine, component: &wasmtime::component::Component) -> String {
+    let mut lines = Clip::new(MAX_CAUSE);
+    // An error says that the list is cut, which its end shows.
+    let _ = write_differences(&mut lines, engine, component);
+    lines.into_text()
+}
+
+fn write_differences(lines: &mut Clip, engine: &Engine, component: &wasmtime::component::Component) -> fmt::Result {
     let own = component.component_type();
-    let mut lines = String::new();
+    let mut exports = own.exports(engine);
+    if !exports.any(|(name, _)| name.starts_with(EXPORT)) {
+        write!(lines, "\n  - export {EXPORT}0.0")?;
+    }
     for (name, _) in own.imports(engine) {
         if !IMPORTS.iter().any(|import| name.starts_with(import)) {
-            lines += &format!("  + import {name}\n");
+            write!(lines, "\n  + import {}", excerpt(name, MAX_NAME))?;
         }
     }
-    if !own.exports(engine).any(|(name, _)| name.starts_with(EXPORT)) {
-        lines += &format!("  - export {EXPORT}0.0\n");
-    }
-    lines
+    Ok(())
 }
 
 impl Digest {

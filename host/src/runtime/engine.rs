@@ -2,9 +2,13 @@
 
 use std::thread;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use super::{LoadError, Pool, TICK, limits};
+use super::{
+    LoadError, Pool, TICK,
+    cause::{FRAMES, cause},
+    limits,
+};
 
 /// Kept resident and cleared by hand between uses of a memory slot: just above what the default
 /// component touches. Much more costs more than giving the pages back.
@@ -53,6 +57,10 @@ fn config() -> Config {
         .epoch_interruption(true)
         .async_stack_size(ASYNC_STACK)
         .max_wasm_stack(MAX_WASM_STACK)
+        .wasm_backtrace_max_frames(Some(FRAMES))
+        // The debugging information of a component is its own: a trap would have the host parse it. The
+        // default is to read an environment variable.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         // Proposals that no component here needs are so much less to attack.
         .wasm_memory64(false)
         .wasm_multi_memory(false)
@@ -62,7 +70,7 @@ fn config() -> Config {
 }
 
 fn engine(config: &Config) -> Result<Engine, LoadError> {
-    Engine::new(config).map_err(|error| LoadError::Engine(format!("{error:#}")))
+    Engine::new(config).map_err(|error| LoadError::Engine(cause(&error)))
 }
 
 /// Ticks until the engine is gone.

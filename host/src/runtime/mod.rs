@@ -1,5 +1,6 @@
 //! A fresh sandbox for every request.
 
+mod cause;
 mod component;
 mod cpu;
 mod engine;
@@ -133,7 +134,7 @@ impl Runtime {
         if let Some(fault) = &fault {
             self.meter.faulted(fault.kind);
             if self.log.check().is_ok() {
-                tracing::error!(kind = fault.kind, cause = &*fault.text(), "the component failed");
+                tracing::error!(kind = fault.kind, cause = &*fault.cause, "the component failed");
             }
         }
         if self.component.watch(&component, fault.is_some_and(|fault| fault.is_the_components())) {

@@ -1,14 +1,17 @@
 //! What came of a call: the component's answer, or what befell it, held against what storage did.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use wasmtime::Trap;
 
-use super::glue::{TooManyHostCalls, Write, bindings::exports::recoup::workspaces::workspaces as wit};
+use super::{
+    cause::{MAX_CAUSE, cause},
+    glue::{TooManyHostCalls, Write, bindings::exports::recoup::workspaces::workspaces as wit},
+};
 use crate::{
     Workspace,
     auth::Denial,
-    excerpt::excerpt,
+    excerpt::clipped,
     storage::{self, Created, Period},
 };
 
@@ -74,7 +77,7 @@ pub enum Error {
 pub(super) struct Fault {
     /// Its kind, a word for the metrics.
     pub(super) kind: &'static str,
-    /// What happened, backtrace included, for the log.
+    /// What happened, backtrace included, for the log: little over [`MAX_CAUSE`] bytes at most.
     pub(super) cause: String,
 }
 
@@ -106,11 +109,6 @@ impl Fault {
         self.kind != Self::WALL_CLOCK
     }
 
-    /// Its cause, cut to what one fault may log: a component writes its own function names.
-    pub(super) fn text(&self) -> Cow<'_, str> {
-        excerpt(&self.cause, MAX_LOGGED)
-    }
-
     /// What the request gets for it where nothing was written.
     fn error(&self) -> Error {
         match self.kind {
@@ -132,12 +130,9 @@ impl From<wasmtime::Error> for Fault {
             // A handle that is none, more bytes or handles than it may have, text that is no UTF-8.
             None => "contract",
         };
-        Self { kind, cause: format!("{trap:#}") }
+        Self { kind, cause: cause(&trap) }
     }
 }
-
-/// The longest text of a fault that is logged, in bytes: a backtrace of some thirty functions.
-const MAX_LOGGED: usize = 4 << 10;
 
 /// The longest message of a component that is passed on, in bytes; the contract says so.
 const MAX_MESSAGE: usize = 512;
@@ -185,7 +180,9 @@ pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
                 Ok(Err(error)) if !is_short(&error) => {
                     Fault::contract(format!("its message is over {MAX_MESSAGE} bytes"))
                 }
-                Ok(answer) => Fault::contract(format!("storage does not bear out its answer {answer:?}")),
+                Ok(answer) => {
+                    Fault::contract(clipped(format_args!("storage does not bear out its answer {answer:?}"), MAX_CAUSE))
+                }
             };
             match write {
                 Write::None => {

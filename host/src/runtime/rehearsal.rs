@@ -27,7 +27,7 @@ impl Runtime {
             let caller = Caller::new(Uuid::now_v7());
             let ran = self.run(component, &world, caller, request.clone(), None).await;
             match judge(ran.answer, ran.write) {
-                Outcome { fault: Some(fault), .. } => return Err(format!("{request:?}: {}", fault.text())),
+                Outcome { fault: Some(fault), .. } => return Err(format!("{request:?}: {}", fault.cause)),
                 Outcome { result, .. } => created += usize::from(result.is_ok()),
             }
         }

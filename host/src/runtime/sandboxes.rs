@@ -18,6 +18,7 @@ use wasmtime::{
 
 use super::{
     Error, Limits, LoadError, Pool, World,
+    cause::cause,
     component::{Component, Digest, Loaded},
     cpu::CpuTime,
     engine,
@@ -64,7 +65,7 @@ impl Sandboxes {
         let engine = engine::running(&pool)?;
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
-            .map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+            .map_err(|error| LoadError::Engine(cause(&error)))?;
         let places = Semaphore::new(pool.concurrency.saturating_add(pool.queue).min(Semaphore::MAX_PERMITS));
         let sandboxes = Semaphore::new(pool.concurrency.min(Semaphore::MAX_PERMITS));
         Ok(Self(Arc::new(Shared { engine, linker, pool, places, sandboxes, components: Mutex::default() })))

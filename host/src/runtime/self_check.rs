@@ -1,6 +1,6 @@
 //! Proof, on this machine and with these settings, that what stops a hostile component does.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use wasmtime::{
     component::{Component, ComponentNamedList, Instance, Lift, Linker, Lower},
 };
 
-use super::{Limits, LoadError, Sandboxes, TICK, World, glue::State};
+use super::{Limits, LoadError, Sandboxes, TICK, World, cause::cause, glue::State};
 use crate::auth::Caller;
 
 /// The component that tries them, see `self_check.wat`.
@@ -38,7 +38,7 @@ impl Sandboxes {
             table_elements: own.table_elements.min(pool.table_elements),
             ..own
         };
-        let component = Component::from_binary(self.engine(), CHECK).map_err(unprotected)?;
+        let component = Component::from_binary(self.engine(), CHECK).map_err(|error| unprotected(cause(&error)))?;
         let check = Check { sandboxes: self, limits, component };
         check.clock().await?;
         check.stack().await?;
@@ -57,14 +57,15 @@ impl Check<'_> {
     async fn clock(&self) -> Result<(), LoadError> {
         match timeout(PATIENCE, self.call::<_, ()>("spin", ())).await {
             Ok(Err(trap)) if trap.downcast_ref() == Some(&Trap::Interrupt) => Ok(()),
-            other => Err(unprotected(format!("an endless loop is not stopped: {other:?}"))),
+            Ok(ending) => Err(unprotected(format!("an endless loop is not stopped: {}", text(ending)))),
+            Err(_) => Err(unprotected(format!("an endless loop is not stopped within {PATIENCE:?}"))),
         }
     }
 
     async fn stack(&self) -> Result<(), LoadError> {
         match self.call::<_, ()>("recurse", ()).await {
             Err(trap) if trap.downcast_ref() == Some(&Trap::StackOverflow) => Ok(()),
-            other => Err(unprotected(format!("endless recursion is not stopped: {other:?}"))),
+            ending => Err(unprotected(format!("endless recursion is not stopped: {}", text(ending)))),
         }
     }
 
@@ -80,7 +81,7 @@ impl Check<'_> {
         ] {
             match self.call::<_, (bool,)>(function, (more,)).await {
                 Ok((got,)) if got == allowed => {}
-                other => return Err(unprotected(format!("{function} by {more} ends with {other:?}"))),
+                ending => return Err(unprotected(format!("{function} by {more} ends with {}", text(ending)))),
             }
         }
         Ok(())
@@ -89,12 +90,13 @@ impl Check<'_> {
     async fn pool(&self, slots: usize) -> Result<(), LoadError> {
         let mut held = Vec::new();
         for _ in 0..slots {
-            held.push(self.instance().await.map_err(|error| unprotected(format!("{error:#}")))?);
+            held.push(self.instance().await.map_err(|error| unprotected(cause(&error)))?);
         }
         match self.instance().await {
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Ok(()),
             Err(error) => {
-                Err(unprotected(format!("a sandbox more than {slots} is refused for another reason: {error:#}")))
+                let cause = cause(&error);
+                Err(unprotected(format!("a sandbox more than {slots} is refused for another reason: {cause}")))
             }
             Ok(_) => Err(unprotected(format!("there are more than {slots} sandboxes"))),
         }
@@ -117,6 +119,14 @@ impl Check<'_> {
         let linker = Linker::new(self.sandboxes.engine());
         let instance = linker.instantiate_async(&mut store, &self.component).await?;
         Ok((store, instance))
+    }
+}
+
+/// Returns how a call ended.
+fn text<T: fmt::Debug>(ending: wasmtime::Result<T>) -> String {
+    match ending {
+        Ok(result) => format!("it returns {result:?}"),
+        Err(error) => cause(&error),
     }
 }
 

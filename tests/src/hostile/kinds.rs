@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Module, OPERATION};
+use super::{Module, OPERATION, names::names};
 
 /// A kind of hostile component.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub struct Kind {
     pub creates: u64,
 }
 
-const FAILED: &[u16] = &[500];
+pub(super) const FAILED: &[u16] = &[500];
 const OUT_OF_TIME: &[u16] = &[503];
 /// It comes to an end, if its time does not before: by how long the machine takes for page faults.
 const CLIENTS_FAULT_OR_OUT_OF_TIME: &[u16] = &[400, 503];
@@ -28,11 +28,11 @@ const CLIENTS_FAULT_OR_OUT_OF_TIME: &[u16] = &[400, 503];
 ///
 /// None, as long as they are WebAssembly text.
 pub fn kinds() -> Result<Vec<Kind>> {
-    let parts = [time()?, space()?, answers()?, grants()?, exports()?];
+    let parts = [time()?, space()?, answers()?, grants()?, exports()?, names()?];
     Ok(parts.into_iter().flatten().collect())
 }
 
-fn kind(name: &'static str, module: Module<'_>, statuses: &'static [u16], creates: u64) -> Result<Kind> {
+pub(super) fn kind(name: &'static str, module: Module<'_>, statuses: &'static [u16], creates: u64) -> Result<Kind> {
     Ok(Kind { name, component: module.two_faced().context(name)?, statuses, creates })
 }
 

@@ -307,11 +307,12 @@ impl Load {
             ));
         }
         let _place = self.means.compiling.acquire().await;
-        let (lasts, reason) = match self.compiler.compile(wasm).await {
+        let (lasts, reason) = match self.compiler.compile(wasm, self.means.sandboxes.pool().compiled_size).await {
             Ok(compiled) => {
                 #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
                 // SAFETY: it is what this program's own `compile` wrote into a pipe that nobody else can reach.
-                let loaded = unsafe { self.means.sandboxes.load(wasm, &compiled) };
+                // A component is large enough to keep a thread from its requests.
+                let loaded = block_in_place(|| unsafe { self.means.sandboxes.load(wasm, &compiled) });
                 match loaded {
                     Ok(component) => return Ok(component),
                     Err(error) => (true, error.to_string()),
