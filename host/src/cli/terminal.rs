@@ -100,10 +100,15 @@ pub(super) fn print_error(error: &anyhow::Error) {
             }
         }
     }
-    if let Ok(output) = standard_error() {
-        let lines = Lossy::start("standard error", output, drop, |_| ());
-        lines.push(format!("{}\n{more}", escape(first)).as_bytes());
-        lines.close();
+    let text = format!("{}\n{more}", escape(first));
+    match standard_error() {
+        Ok(output) => {
+            let lines = Lossy::start("standard error", output, drop, |_| ());
+            lines.push(text.as_bytes());
+            lines.close();
+        }
+        // A sealed process can open nothing more. It is the compiler, and the server reads what it says.
+        Err(_) => drop(stderr().write_all(text.as_bytes())),
     }
 }
 
