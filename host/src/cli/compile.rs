@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::Command,
     time::timeout,
     try_join,
@@ -148,11 +148,8 @@ impl Compiler {
             // Where the process ends before it has read everything, it has said why.
             let _ = stdin.write_all(wasm).await;
             drop(stdin);
-            let (mut compiled, mut said) = (Vec::new(), Vec::new());
-            // What it says is of the component's making, and may be long.
-            let (mut stdout, mut stderr) = (stdout.take((most as u64).saturating_add(1)), stderr.take(MAX_SAID as u64));
-            try_join!(stdout.read_to_end(&mut compiled), stderr.read_to_end(&mut said))?;
-            drop((stdout, stderr));
+            // Its error may quote the component, and be long.
+            let (compiled, said) = try_join!(read(stdout, most.saturating_add(1)), read(stderr, MAX_SAID))?;
             Ok((child.wait().await?, compiled, said))
         };
         let mut run = pin!(run);
@@ -187,6 +184,13 @@ impl Compiler {
             None => NotCompiled::Now(format!("the compiler's process was ended ({status}): {said}")),
         })
     }
+}
+
+/// Reads so many bytes at most, and closes the pipe: who has more to write ends with an error.
+async fn read(pipe: impl AsyncRead + Unpin, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    pipe.take(most as u64).read_to_end(&mut bytes).await?;
+    Ok(bytes)
 }
 
 /// Reason why nothing was compiled.
