@@ -110,6 +110,12 @@ impl Postgres {
         self.url().replace("//postgres@", "//service@")
     }
 
+    /// Where the service finds it by its Unix socket, with further parameters.
+    pub fn socket_url(&self, parameters: &str) -> String {
+        let folder = self.folder.path().display().to_string().replace('/', "%2F");
+        format!("postgres://service@/postgres?host={folder}&port={}&{parameters}", self.port)
+    }
+
     /// Stops all of its processes where they are, so that it answers nobody and acknowledges nothing.
     pub fn pause(&self) -> Result<()> {
         self.process.as_ref().context("not running")?.signal_all("STOP")

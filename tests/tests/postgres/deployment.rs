@@ -199,3 +199,24 @@ async fn claims_are_dated_and_forgotten_by_the_servers_clock() -> Result<()> {
     let _host = deployment.serve(&[])?;
     until(&server, "SELECT string_agg(key, ' ' ORDER BY key) FROM workspaces.idempotency_keys", "fresh kept").await
 }
+
+#[tokio::test]
+async fn addresses_that_psql_takes_reach_the_server() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = deployed().await?;
+    for address in [
+        server.socket_url("sslmode=require"),
+        server.socket_url("sslmode=verify%2Dfull&sslrootcert=system"),
+        format!("{}?sslmode=allow&client_encoding=UTF8&gssencmode=prefer&keepalives_count=3", server.service_url()),
+        format!("{}?target_session_attrs=primary&application_name=a%20b", server.service_url()),
+    ] {
+        let connected = Postgres::connect(&address, &Options::default()).await;
+        connected.with_context(|| address.clone())?;
+    }
+    let nowhere = Postgres::connect("postgres://service@127.0.0.1:1/postgres", &Options::default()).await;
+    let message = nowhere.err().context("connected to nobody")?.to_string();
+    assert!(message.contains("127.0.0.1:1"), "{message}");
+    Ok(())
+}

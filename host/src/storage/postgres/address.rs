@@ -6,10 +6,17 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use tokio_postgres::{Config, config::TargetSessionAttrs};
+use tokio_postgres::{
+    Config,
+    config::{Host, SslMode, TargetSessionAttrs},
+};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DatabaseError, failure::describe};
+use super::{
+    DatabaseError,
+    failure::describe,
+    parameters::{self, Parameter},
+};
 use crate::{
     files::{self, Limit},
     tls,
@@ -33,10 +40,10 @@ pub(super) fn parse(address: &str) -> Result<(Vec<Config>, MakeRustlsConnect), D
     let (base, query) = address.split_once('?').unwrap_or((address, ""));
     let (mut kept, mut authorities) = (Vec::new(), None);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("sslrootcert", file)) => authorities = Some(file.to_owned()),
-            Some(("sslmode", "verify-ca" | "verify-full")) => kept.push("sslmode=require"),
-            _ => kept.push(pair),
+        match parameters::read(pair).map_err(unusable)? {
+            Parameter::Driver(pair) => kept.push(pair),
+            Parameter::Authorities(file) => authorities = file,
+            Parameter::Ignored => {}
         }
     }
     let separator = if kept.is_empty() { "" } else { "?" };
@@ -79,6 +86,10 @@ fn complete(config: &mut Config) {
     if config.get_target_session_attrs() == TargetSessionAttrs::Any {
         // Of several hosts, the one that takes writes.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if !config.get_hosts().is_empty() && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_))) {
+        // As libpq: TLS is not for sockets of this machine.
+        config.ssl_mode(SslMode::Disable);
     }
     config.tcp_user_timeout(UNACKNOWLEDGED_TIMEOUT);
     if config.get_application_name().is_none() {

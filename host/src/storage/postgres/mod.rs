@@ -7,6 +7,7 @@ mod failure;
 mod health;
 mod maintenance;
 mod operator;
+mod parameters;
 mod pool;
 mod quota;
 mod requirements;
