@@ -78,7 +78,8 @@ impl Postgres {
     pub async fn connect(address: &str, options: &Options) -> Result<Self, DatabaseError> {
         let connections = Connections::new(address, options.connections.max(1))?;
         match options.check {
-            true => requirements::check(&connections).await?,
+            // In a box: a future in this deep one would be too deep for the compiler.
+            true => Box::pin(requirements::check(&connections)).await?,
             false => maintenance::require_schema(&connections).await?,
         }
         let swept = connections.clone();
@@ -98,7 +99,7 @@ impl Postgres {
     pub async fn migrate(address: &str) -> Result<(), DatabaseError> {
         let connections = Connections::new(address, 1)?;
         maintenance::migrate(&connections).await?;
-        requirements::check(&connections).await
+        Box::pin(requirements::check(&connections)).await
     }
 
     /// Runs a statement that may be run twice until there is an answer.
