@@ -90,3 +90,9 @@ fn strangers_at_one_tenant_harm_no_other() -> Result<()> {
 fn strangers_at_the_administration_harm_no_tenant() -> Result<()> {
     beside("administration")
 }
+
+#[test]
+#[ignore = "64 clients of a locked database still refuse a neighbour: needs a share of the pool for those that wait"]
+fn databases_that_hang_or_are_gone_harm_no_other_tenant() -> Result<()> {
+    beside("database")
+}
