@@ -298,7 +298,7 @@ fn postgres_without_the_tables_is_refused_and_the_deployments_own_are_left_alone
     assert!(deployment.run(&["key", "list", &account])?.contains("expires 2"));
     let host = deployment.serve(&[])?;
     assert_eq!(host.create(&key, "{}")?.status, 201);
-    assert!(deployment.run(&["database", "check"])?.starts_with("schema 2, 2 accounts, 1 workspaces"));
+    assert!(deployment.run(&["database", "check"])?.starts_with("schema 3, 2 accounts, 1 workspaces"));
     // Only the host's own schema holds more than the deployment's tables.
     let tables = server
         .psql("SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'")?;
