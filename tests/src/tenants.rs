@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     process::Output,
     thread,
     time::{Duration, Instant},
@@ -24,7 +25,10 @@ impl Tenants {
     /// Where there is no place for it.
     pub fn new(program: &str) -> Result<Self> {
         let deployment = Deployment::new(program)?;
-        fs::write(deployment.folder().join("pepper"), PEPPER)?;
+        let pepper = deployment.folder().join("pepper");
+        fs::write(&pepper, PEPPER)?;
+        // Without a warning in the log.
+        fs::set_permissions(pepper, PermissionsExt::from_mode(0o600))?;
         Ok(Self { deployment })
     }
 

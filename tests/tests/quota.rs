@@ -14,6 +14,7 @@ use workspaces_host::{
         sqlite::{Options, Sqlite},
     },
 };
+use workspaces_tests::Tenants;
 
 async fn grant(database: &dyn Database) -> Result<Grant> {
     let account = database.create_account(None, None).await?.id;
@@ -122,5 +123,40 @@ async fn tenants_without_a_quota_are_not_counted() -> Result<()> {
     database.for_tenant("acme", Quota::default()).create_workspace(&grant, "x", None).await?;
     let rows: i64 = Connection::open(&path)?.query_row("SELECT count(*) FROM tenant_usage", [], |row| row.get(0))?;
     assert_eq!(rows, 0);
+    Ok(())
+}
+
+#[test]
+fn a_quota_in_the_configuration_is_403_with_the_reason_and_each_tenants_own() -> Result<()> {
+    let tenants = Tenants::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
+    let key = tenants.key("shared")?;
+    tenants.configure(
+        r#"
+        defaults.database = "sqlite:shared.db"
+        [tenants.day]
+        path = "/day"
+        limits = { workspaces-per-day = 2 }
+        [tenants.total]
+        path = "/total"
+        limits = { workspaces = 3 }
+        [tenants.free]
+        path = "/free"
+        "#,
+    )?;
+    let server = tenants.serve()?;
+    for (path, quota, message) in [
+        ("/day", 2, "The quota of workspaces per day is used up: try again after midnight UTC"),
+        ("/total", 3, "The quota of workspaces is used up: ask the operator for more"),
+    ] {
+        for _ in 0..quota {
+            assert_eq!(server.create_at(path, &key, "{}")?.status, 201, "{path}");
+        }
+        let refused = server.create_at(path, &key, "{}")?;
+        assert_eq!((refused.status, &refused.json()?["message"]), (403, &message.into()), "{path}");
+    }
+    assert_eq!(server.create_at("/free", &key, "{}")?.status, 201);
+    // Not forgotten with the process.
+    drop(server);
+    assert_eq!(tenants.serve()?.create_at("/total", &key, "{}")?.status, 403);
     Ok(())
 }

@@ -99,7 +99,8 @@ pub(super) async fn open_database(
     sqlite: &sqlite::Options,
     postgres: &postgres::Options,
 ) -> Result<Arc<dyn Database>, DatabaseError> {
-    let opened = address.open(sqlite, postgres).await;
+    // In a box: nested in all others, the future would be too deep for the compiler.
+    let opened = Box::pin(address.open(sqlite, postgres)).await;
     match address {
         DatabaseAddress::Server(address) => opened.map_err(|error| secret::hide_in(error, address)),
         _ => opened,
