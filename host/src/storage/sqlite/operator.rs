@@ -182,6 +182,10 @@ impl Database for Sqlite {
         // A server asks at its start, where only the writer is there.
         self.writer
             .run(move |session| {
+                // The first schema does not say which pepper a key was hashed with.
+                if !session.connection.table_exists(None, "key_peppers")? {
+                    return Ok(Vec::new());
+                }
                 let mut statement = session.connection.prepare(
                     "SELECT id, name, account, created_at, expires_at FROM account_api_keys
                      JOIN key_peppers ON key_id = id WHERE pepper <> ?1 ORDER BY id",
