@@ -157,13 +157,8 @@ impl Compiler {
             Ok(Ok(output)) => output,
             Ok(Err(error)) => return Err(lost(error)),
             Err(_) => {
-                let reason = format!("compiling takes over {:?}, the limit compile.time", self.time);
-                // A machine that is busy with other work is none of the component's faults.
                 let used = process.and_then(processor_time).unwrap_or(self.time);
-                return Err(match used < self.time / 2 {
-                    true => NotCompiled::Now(format!("{reason}, though the machine gave it only {used:?}")),
-                    false => NotCompiled::Ever(reason),
-                });
+                return Err(NotCompiled::Late { limit: self.time, used });
             }
         };
         if compiled.len() > most {
@@ -194,11 +189,34 @@ async fn read(pipe: impl AsyncRead + Unpin, most: usize) -> io::Result<Vec<u8>> 
 }
 
 /// Reason why nothing was compiled.
+#[derive(thiserror::Error, Debug)]
 pub(super) enum NotCompiled {
     /// The component's own fault: under the same limits another try would end the same way.
+    #[error("{0}")]
     Ever(String),
     /// A fault of the moment.
+    #[error("{0}")]
     Now(String),
+    /// The time was over.
+    #[error("compiling takes over {limit:?}, the limit compile.time; the machine gave it {used:?}")]
+    Late {
+        /// Longest time.
+        limit: Duration,
+        /// Time on the processor by then.
+        used: Duration,
+    },
+}
+
+impl NotCompiled {
+    /// Returns whether another try under the same limits would end the same way.
+    pub(super) fn lasts(&self) -> bool {
+        match self {
+            Self::Ever(_) => true,
+            Self::Now(_) => false,
+            // A machine that is busy with other work is no fault of the component.
+            Self::Late { limit, used } => *used >= *limit / 2,
+        }
+    }
 }
 
 /// Returns the time that a process has had on the processor.

@@ -42,7 +42,7 @@ fn every_route_refuses_other_hosts_and_other_origins() -> Result<()> {
     let local = format!("Host: localhost:{port}");
     for (lines, allowed) in [
         (&[format!("Host: {address}")][..], true),
-        (&[local.clone()], true),
+        (&[format!("Host: LOCALHOST:{port}")], true),
         (&[format!("Host: [::1]:{port}")], true),
         (&["Host: admin.example".into()], true),
         (&[local.clone(), format!("Origin: http://localhost:{port}")], true),
@@ -62,7 +62,7 @@ fn every_route_refuses_other_hosts_and_other_origins() -> Result<()> {
             let (status, body) = admin(&server, request, &[&lines[..], &["x-workspaces-admin: reload"]].concat())?;
             let is_refusal = status == 403 && body.contains("\"error\":403");
             // Two hosts, or none, may be refused by the server before.
-            let is_refused = is_refusal || (status == 400 && !lines.first().is_some_and(|_| lines.len() == 1));
+            let is_refused = is_refusal || (status == 400 && lines.len() != 1);
             assert_eq!(is_refused, !allowed, "{request} {lines:?}: {status} {body}");
         }
     }

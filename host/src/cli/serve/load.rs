@@ -3,11 +3,8 @@
 use std::{
     collections::{HashMap, HashSet},
     future::poll_fn,
-    num::NonZero,
-    path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::available_parallelism,
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,23 +18,20 @@ use tokio::{
 };
 
 use super::{
-    super::{
-        compile::{NotCompiled, component_file, require_component},
-        key, open_database,
-    },
+    super::{key, open_database},
+    components::{Components, Once, Workshop},
     plan::{Compiler, DatabasePlan, TenantPlan, TokenPlan},
 };
 use crate::{
-    COMPONENT, Workspaces,
+    Workspaces,
     auth::{
         Auth,
         api_key::{ApiKeys, Pepper},
         jwt::Jwt,
     },
-    files,
     gateway::Tenant,
     metrics::Metrics,
-    runtime::{Component, Digest, Sandboxes},
+    runtime::{Component, Sandboxes},
     storage::{Database, postgres, sqlite},
 };
 
@@ -66,10 +60,7 @@ struct Means {
     sandboxes: Sandboxes,
     metrics: Metrics,
     opening: Semaphore,
-    /// Permits of the compiler's processes, one for each processor.
-    compiling: Semaphore,
-    /// Components that can't be compiled, with the limits of that and the reason.
-    failures: Mutex<HashMap<Digest, (Compiler, String)>>,
+    workshop: Workshop,
 }
 
 /// Outcome of loading one tenant.
@@ -101,14 +92,8 @@ pub(in crate::cli) enum Outcome {
 
 impl Loader {
     pub(super) fn new(sandboxes: Sandboxes, metrics: Metrics, compiler: Compiler) -> Self {
-        let processors = available_parallelism().map_or(1, NonZero::get);
-        let means = Means {
-            sandboxes,
-            metrics,
-            opening: Semaphore::new(OPENING),
-            compiling: Semaphore::new(processors),
-            failures: Mutex::default(),
-        };
+        let workshop = Workshop::new(sandboxes.clone());
+        let means = Means { sandboxes, metrics, opening: Semaphore::new(OPENING), workshop };
         Self { compiler, means: Arc::new(means), databases: HashMap::new(), tenants: HashMap::new() }
     }
 
@@ -147,7 +132,7 @@ impl Loader {
                 self.databases.insert(plan.clone(), opened.clone());
             }
         }
-        load.forget_other_failures();
+        load.components.forget_other_failures(&load.means.workshop);
 
         let (mut tenants, mut reports, mut loaded) = (Vec::new(), Vec::new(), HashMap::new());
         for (plan, made) in plans.iter().zip(outcomes) {
@@ -177,17 +162,11 @@ impl Loader {
     }
 }
 
-/// Something that is made once, or the reason why not.
-type Once<T> = OnceCell<Result<T, String>>;
-
 /// Load in progress: parts that its tenants share are made once, by the first that needs them.
 struct Load {
     means: Arc<Means>,
-    compiler: Compiler,
     databases: HashMap<DatabasePlan, Once<Arc<dyn Database>>>,
-    files: HashMap<Option<PathBuf>, Once<Component>>,
-    /// Components that had to be compiled.
-    compiled: Mutex<HashMap<Digest, Arc<Once<Component>>>>,
+    components: Components,
 }
 
 impl Load {
@@ -198,10 +177,8 @@ impl Load {
         };
         Self {
             means: loader.means.clone(),
-            compiler: loader.compiler,
             databases: plans.iter().map(database).collect(),
-            files: plans.iter().map(|plan| (plan.component.clone(), OnceCell::new())).collect(),
-            compiled: Mutex::default(),
+            components: Components::new(loader.compiler, plans),
         }
     }
 
@@ -209,7 +186,8 @@ impl Load {
         if let Some(tokens) = &mut plan.tokens {
             tokens.read().await;
         }
-        let (database, component) = try_join!(self.database(&plan.database), self.component(&plan.component))?;
+        let (database, component) =
+            try_join!(self.database(&plan.database), self.components.load(&self.means.workshop, &plan.component))?;
         let set_up = timeout(SET_UP_TIMEOUT, self.set_up(plan, before, database, component)).await;
         set_up.with_context(|| format!("the tenant was not set up within {SET_UP_TIMEOUT:?}"))?
     }
@@ -264,74 +242,6 @@ impl Load {
         });
         opened.await.clone().map_err(|reason| anyhow!("{reason}"))
     }
-
-    /// Loads the component of a file, or the built-in one, once.
-    async fn component(&self, file: &Option<PathBuf>) -> Result<Component> {
-        let cell = self.files.get(file).context("not a component of this load")?;
-        let loaded = cell.get_or_init(|| async {
-            let loaded = match file {
-                None => self.built_in().await,
-                Some(file) => self.component_of(file).await,
-            };
-            loaded.map_err(|error| format!("{error:#}"))
-        });
-        loaded.await.clone().map_err(|reason| anyhow!("{reason}"))
-    }
-
-    async fn built_in(&self) -> Result<Component> {
-        let sandboxes = self.means.sandboxes.clone();
-        Ok(files::unblocked(move || sandboxes.compile(COMPONENT)).await??)
-    }
-
-    async fn component_of(&self, file: &Path) -> Result<Component> {
-        let name = file.display();
-        let (path, limit) = (file.to_owned(), component_file(self.means.sandboxes.pool().component_size));
-        let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
-        let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
-        let digest = Digest::of(&wasm);
-        if let Some(component) = self.means.sandboxes.find(&digest) {
-            return Ok(component);
-        }
-        require_component(&wasm).with_context(|| format!("can't load {name}"))?;
-        let cell = locked(&self.compiled).entry(digest.clone()).or_default().clone();
-        let compiled = cell.get_or_init(|| self.compile(&wasm, &digest)).await;
-        compiled.clone().map_err(|reason| anyhow!("can't load {name}: {reason}"))
-    }
-
-    /// Compiles a component that was not found to fail before.
-    async fn compile(&self, wasm: &[u8], digest: &Digest) -> Result<Component, String> {
-        let known = locked(&self.means.failures).get(digest).filter(|(limits, _)| *limits == self.compiler).cloned();
-        if let Some((_, reason)) = known {
-            return Err(format!(
-                "{reason} (as found before: it is compiled again when it or the limits in [compile] change)"
-            ));
-        }
-        let _place = self.means.compiling.acquire().await;
-        let (lasts, reason) = match self.compiler.compile(wasm, self.means.sandboxes.pool().compiled_size).await {
-            Ok(compiled) => {
-                #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
-                // SAFETY: it is what this program's own `compile` wrote into a pipe that nobody else can reach.
-                // A component is large enough to keep a thread from its requests.
-                let loaded = block_in_place(|| unsafe { self.means.sandboxes.load(wasm, &compiled) });
-                match loaded {
-                    Ok(component) => return Ok(component),
-                    Err(error) => (true, error.to_string()),
-                }
-            }
-            Err(NotCompiled::Ever(reason)) => (true, reason),
-            Err(NotCompiled::Now(reason)) => (false, reason),
-        };
-        if lasts {
-            locked(&self.means.failures).insert(digest.clone(), (self.compiler, reason.clone()));
-        }
-        Err(reason)
-    }
-
-    /// Forgets the failures of components that no tenant has any more.
-    fn forget_other_failures(&self) {
-        let compiled = locked(&self.compiled);
-        locked(&self.means.failures).retain(|digest, _| compiled.contains_key(digest));
-    }
 }
 
 async fn open(plan: DatabasePlan) -> Result<Arc<dyn Database>, String> {
@@ -344,8 +254,4 @@ async fn open(plan: DatabasePlan) -> Result<Arc<dyn Database>, String> {
 async fn aside<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     poll_fn(|context| block_in_place(|| future.as_mut().poll(context))).await
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

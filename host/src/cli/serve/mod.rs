@@ -1,4 +1,5 @@
 pub(super) mod admin;
+mod components;
 pub(super) mod config;
 mod demo;
 pub(super) mod guard;
