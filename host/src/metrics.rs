@@ -17,7 +17,10 @@ use prometheus_client::{
 };
 use tokio::sync::Semaphore;
 
-use crate::runtime::{Limits, Pool, Usage};
+use crate::{
+    Share,
+    runtime::{Limits, Pool, Usage},
+};
 
 /// The counters of a host. Clones are the same ones.
 #[derive(Clone)]
@@ -54,7 +57,7 @@ struct Counted {
 }
 
 /// Names of a tenant's limits, in the order in which [`Meter::limited`] has their values.
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 11] = [
     "memory_bytes",
     "table_elements",
     "cpu_milliseconds",
@@ -64,6 +67,7 @@ const LIMITS: [&str; 10] = [
     "handles",
     "faults_logged_per_second",
     "requests_at_once",
+    "sandboxes_at_once",
     "requests_per_second",
 ];
 
@@ -99,8 +103,12 @@ impl Default for Metrics {
         registry.register("faults", "Faults of components, by kind", counters.faults.clone());
         registry.register("rollbacks", "New components that were taken back", counters.rollbacks.clone());
         registry.register("limit", "A tenant's limits, in the unit of their name", counters.limits.clone());
-        registry.register("sandboxes_running", "Sandboxes in use", counters.running.clone());
-        registry.register("sandboxes_waiting", "Requests that wait for a sandbox", counters.waiting.clone());
+        registry.register("sandboxes_running", "Sandboxes that run", counters.running.clone());
+        registry.register(
+            "sandboxes_waiting",
+            "Requests in progress that do not run: they wait for a sandbox, or for the host",
+            counters.waiting.clone(),
+        );
         registry.register("components", "Components loaded, the same bytes counted once", counters.components.clone());
         registry.register("components_bytes", "Compiled code and data in memory", counters.component_bytes.clone());
         registry.register("pool", "The limits of all sandboxes together", counters.pool.clone());
@@ -234,7 +242,7 @@ impl Meter {
     }
 
     /// Shows what the tenant is held to; what is not limited is not shown.
-    pub(crate) fn limited(&self, limits: &Limits, concurrency: usize, rate: Option<u32>) {
+    pub(crate) fn limited(&self, limits: &Limits, share: &Share) {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let values = [
             Some(signed(limits.memory)),
@@ -245,8 +253,9 @@ impl Meter {
             Some(signed(limits.hostcall_bytes)),
             Some(signed(limits.handles)),
             Some(limits.faults_logged.get().into()),
-            (concurrency < Semaphore::MAX_PERMITS).then(|| signed(concurrency)),
-            rate.map(i64::from),
+            (share.concurrency < Semaphore::MAX_PERMITS).then(|| signed(share.concurrency)),
+            (share.running < Semaphore::MAX_PERMITS).then(|| signed(share.running)),
+            share.rate.map(|rate| rate.per_second.get().into()),
         ];
         for (name, value) in LIMITS.into_iter().zip(values) {
             let (family, labels) = (&self.metrics.0.limits, self.and("limit", name.to_owned()));

@@ -1,20 +1,20 @@
 //! The operation for one tenant: whose credentials, which component, which storage, how much of the host.
 
-use std::{fmt, num::NonZeroU32, sync::Arc};
+use std::{fmt, future::Future, num::NonZeroU32, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use axum::Router;
 use governor::{
     DefaultDirectRateLimiter, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::{
     COMPONENT, CreateWorkspaceRequest,
-    auth::{Auth, Caller, Credential},
+    auth::{Auth, Caller, Credential, Denial},
     http,
     metrics::{Meter, Metrics},
-    runtime::{Component, Error, Limits, LoadError, Pool, RETRY_AFTER, Runtime, Sandboxes},
+    runtime::{Admission, Component, Error, Limits, LoadError, Place, Pool, Runtime, Sandboxes, poll_once},
     storage::{self, Created, IdempotencyKey, Storage},
 };
 
@@ -45,34 +45,45 @@ pub struct Workspaces {
     storage: Arc<dyn Storage>,
     runtime: Runtime,
     rate: Option<DefaultDirectRateLimiter>,
-    places: Semaphore,
     pub(crate) meter: Meter,
 }
 
 /// A tenant's share of the host, beside the [`Limits`] of each of its sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
-    /// Requests at once, in a sandbox or waiting for one.
+    /// Maximum number of requests in progress at once, from before the credential is looked up to the
+    /// answer, without the time that the client takes to send the body. Further requests are refused with
+    /// [`Error::OverShare`]. A tenant that competes with others gets fewer, see [`Pool::queue`].
     pub concurrency: usize,
-    /// Requests a second, where they are limited.
+    /// Maximum number of sandboxes that run at once, one at least. Further requests wait for their turn. A
+    /// sandbox that waits for its host does not run.
+    pub running: usize,
+    /// Maximum rate of requests with a valid credential; no maximum where `None`.
     pub rate: Option<Rate>,
 }
 
-/// How many requests a second.
+/// Rate of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// In the long run.
+    /// Requests a second, in the long run.
     pub per_second: NonZeroU32,
-    /// At once, after a pause.
+    /// Requests at once, after a pause.
     pub burst: NonZeroU32,
 }
 
 impl Default for Share {
     /// All of the host.
     fn default() -> Self {
-        Self { concurrency: Semaphore::MAX_PERMITS, rate: None }
+        Self { concurrency: usize::MAX, running: usize::MAX, rate: None }
     }
 }
+
+/// Maximum time that storage may take to say whether it is ready.
+const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Maximum time of a credential's look-up. A stranger holds a place that long at most, and a client of a
+/// tenant whose database hangs is answered by then.
+const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Workspaces {
     /// Workspaces kept by `storage`, for callers that `auth` knows. The [builder](Builder) has the
@@ -104,7 +115,7 @@ impl Workspaces {
         request: CreateWorkspaceRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Created, Error> {
-        self.admit(credential).await?.create_workspace(request, key).await
+        self.admit(credential, usize::MAX).await?.create_workspace(request, key).await
     }
 
     /// The same for a caller whose credential somebody else has checked.
@@ -118,35 +129,34 @@ impl Workspaces {
         request: CreateWorkspaceRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Created, Error> {
-        self.admit_caller(caller)?.create_workspace(request, key).await
+        let place = self.runtime.admission.enter(usize::MAX)?;
+        self.admit_caller(caller, place, usize::MAX)?.create_workspace(request, key).await
     }
 
-    /// Finds out who calls, and whether the tenant and the host have room for it: all that a request
-    /// costs before its body is read.
+    /// Takes a place for a request, where the tenant has fewer than `most` in progress, and finds out who
+    /// calls: everything that a request costs before its body is read.
     ///
     /// # Errors
     ///
-    /// [`Error::Credential`], [`Error::OverShare`] or [`Error::Overloaded`].
-    pub(crate) async fn admit(&self, credential: &Credential) -> Result<Admitted<'_>, Error> {
-        // Under overload most come for nothing, and a look-up costs more than all else they do.
-        self.require_places()?;
-        // Strangers do not count: nobody else can use up a tenant's rate.
-        self.admit_caller(self.auth.authenticate(credential).await?)
+    /// [`Error::OverShare`] or [`Error::Overloaded`], without a look-up of the credential;
+    /// [`Error::Credential`].
+    pub(crate) async fn admit(&self, credential: &Credential, most: usize) -> Result<Admitted<'_>, Error> {
+        let place = self.runtime.admission.enter(most)?;
+        match timeout(AUTHENTICATION_TIMEOUT, self.auth.authenticate(credential)).await {
+            Ok(caller) => self.admit_caller(caller?, place, most),
+            Err(_) => {
+                tracing::warn!(after = ?AUTHENTICATION_TIMEOUT, "credential not looked up in time");
+                Err(Denial::Unavailable.into())
+            }
+        }
     }
 
-    fn admit_caller(&self, caller: Caller) -> Result<Admitted<'_>, Error> {
+    /// Strangers do not come here: nobody else can use up a tenant's rate.
+    fn admit_caller<'a>(&'a self, caller: Caller, place: Place<'a>, most: usize) -> Result<Admitted<'a>, Error> {
         if let Some(Err(early)) = self.rate.as_ref().map(RateLimiter::check) {
             return Err(Error::OverShare { retry_after: early.wait_time_from(DefaultClock::default().now()) });
         }
-        Ok(Admitted { workspaces: self, caller })
-    }
-
-    /// Whether a request could have a place now, here and among the host's sandboxes.
-    fn require_places(&self) -> Result<(), Error> {
-        match self.places.available_permits() {
-            0 => Err(Error::OverShare { retry_after: RETRY_AFTER }),
-            _ => self.runtime.sandboxes.require_place(),
-        }
+        Ok(Admitted { workspaces: self, caller, place, most })
     }
 
     /// The routes: `POST /api/workspaces`, `GET /healthz`, `GET /readyz` and `GET /openapi.json`, with CORS
@@ -181,13 +191,15 @@ impl Workspaces {
         self.runtime.rehearse(&self.component()).await
     }
 
-    /// Whether storage could write now.
+    /// Returns once storage has said that it could write now.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// [`storage::Error::Unavailable`] with the reason, or where storage does not answer within two seconds.
     pub async fn ready(&self) -> Result<(), storage::Error> {
-        self.storage.ready().await
+        timeout(READINESS_TIMEOUT, self.storage.ready())
+            .await
+            .unwrap_or_else(|_| Err(storage::Error::Unavailable(format!("no answer within {READINESS_TIMEOUT:?}"))))
     }
 }
 
@@ -197,21 +209,39 @@ impl fmt::Debug for Workspaces {
     }
 }
 
-/// A request whose caller is known and whose tenant has room for it.
+/// A request whose caller is known, with its place.
 pub(crate) struct Admitted<'a> {
     workspaces: &'a Workspaces,
     caller: Caller,
+    place: Place<'a>,
+    most: usize,
 }
 
 impl Admitted<'_> {
+    /// Awaits something from the client. Gives the place back while the client takes its time, and takes
+    /// one again afterwards: slow clients hold no capacity.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OverShare`] or [`Error::Overloaded`], where no place is left by then.
+    pub(crate) async fn receive<T>(self, work: impl Future<Output = T>) -> Result<(Self, T), Error> {
+        let mut work = pin!(work);
+        if let Poll::Ready(received) = poll_once(work.as_mut()).await {
+            return Ok((self, received));
+        }
+        let Self { workspaces, caller, place, most } = self;
+        drop(place);
+        let received = work.await;
+        let place = workspaces.runtime.admission.enter(most)?;
+        Ok((Self { workspaces, caller, place, most }, received))
+    }
+
     pub(crate) async fn create_workspace(
         self,
         request: CreateWorkspaceRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Created, Error> {
-        let Self { workspaces, caller } = self;
-        let place = workspaces.places.try_acquire();
-        let _place = place.map_err(|_| Error::OverShare { retry_after: RETRY_AFTER })?;
+        let Self { workspaces, caller, place: _place, .. } = self;
         workspaces.runtime.create_workspace(caller, request, key).await
     }
 }
@@ -292,12 +322,12 @@ impl Builder {
             Source::Loaded(component) => component,
         };
         let meter = metrics.meter(&name);
-        meter.limited(&limits, share.concurrency, share.rate.map(|rate| rate.per_second.get()));
+        meter.limited(&limits, &share);
         let rate = share
             .rate
             .map(|rate| RateLimiter::direct(governor::Quota::per_second(rate.per_second).allow_burst(rate.burst)));
-        let places = Semaphore::new(share.concurrency.min(Semaphore::MAX_PERMITS));
-        let runtime = Runtime::new(sandboxes, component, limits, auth.clone(), storage.clone(), meter.clone())?;
-        Ok(Workspaces { auth, storage, runtime, rate, places, meter })
+        let admission = Admission::new(sandboxes, share.concurrency, share.running);
+        let runtime = Runtime::new(admission, component, limits, auth.clone(), storage.clone(), meter.clone())?;
+        Ok(Workspaces { auth, storage, runtime, rate, meter })
     }
 }

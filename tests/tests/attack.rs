@@ -14,6 +14,10 @@ fn slow_connections_are_closed_and_keep_nobody_from_an_answer() -> Result<()> {
     assert_eq!(report.closed, 400, "{report:?}");
     // Eight seconds for a head, or for a body after its head; five to read, once there is no more room.
     assert!(report.longest > Duration::from_secs(7) && report.longest < Duration::from_secs(10), "{report:?}");
+    // Of 2,048 connections, which is the default, no kind may hold more than 200 MiB.
+    let held = report.held;
+    let most = [held.silent, held.head, held.handshake, held.tls_head].into_iter().fold(0.0, f64::max);
+    assert!(most < 100.0, "{report:?}");
     Ok(())
 }
 

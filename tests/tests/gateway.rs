@@ -213,8 +213,8 @@ fn a_tenant_over_its_share_gets_429_while_others_are_served() -> Result<()> {
         let first = scope.spawn(|| server.create_at("/acme", &key, "{}"));
         // Until the first one has its place.
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !admin(&server, "GET /metrics")?.contains("workspaces_sandboxes_running 1") {
-            ensure!(Instant::now() < deadline, "the first request does not come to a sandbox");
+        while !admin(&server, "GET /metrics")?.contains("workspaces_sandboxes_waiting 1") {
+            ensure!(Instant::now() < deadline, "the first request does not take its place");
         }
         let second = server.create_at("/acme", &key, "{}")?;
         assert_eq!((second.status, second.header("retry-after")), (429, Some("1")));
@@ -289,8 +289,8 @@ fn a_better_component_comes_in_where_clients_take_every_place() -> Result<()> {
     thread::scope(|scope| {
         let first = scope.spawn(|| server.create_at("/acme", &key, "{}"));
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !admin(&server, "GET /metrics")?.contains("workspaces_sandboxes_running 1") {
-            ensure!(Instant::now() < deadline, "the request does not come to a sandbox");
+        while !admin(&server, "GET /metrics")?.contains("workspaces_sandboxes_waiting 1") {
+            ensure!(Instant::now() < deadline, "the request does not take its place");
         }
         assert!(matches!(server.create_at("/acme", &key, "{}")?.status, 429 | 503));
         tenants.write("acme.wasm", variant(b"1"))?;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use workspaces_host::{
-    CreateWorkspaceRequest, Workspaces,
+    CreateWorkspaceRequest, Share, Workspaces,
     auth::{Auth, Caller, Credential, Denial, Grant},
     runtime::{Error, Limits, Pool, Sandboxes},
     storage::sqlite::Sqlite,
@@ -142,14 +142,30 @@ async fn a_wait_for_the_host_ends_with_the_wall_clock() -> Result<()> {
 }
 
 #[tokio::test]
-async fn requests_over_the_sandboxes_wait_and_are_refused() -> Result<()> {
-    let pool = Pool { concurrency: 1, admission_wait: Duration::from_millis(50), ..Pool::default() };
-    let (wait, limits) = (Duration::from_secs(2), Limits::default());
-    let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
+async fn requests_over_a_tenants_sandboxes_that_run_wait_and_are_refused() -> Result<()> {
+    let pool = Pool { admission_wait: Duration::from_millis(50), ..Pool::default() };
+    let builder = Workspaces::builder(Arc::new(Sqlite::in_memory()?), Arc::new(Slow(Duration::ZERO)))
+        .component(component("(call $spin)")?)
+        .limits(Limits { cpu: Duration::from_secs(1), ..Limits::default() })
+        .share(Share { running: 1, ..Share::default() })
+        .sandboxes(Sandboxes::new(pool)?);
+    let workspaces = builder.build()?;
     let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
     let (first, second) = tokio::join!(call(), call());
-    assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
+    assert!(matches!(first, Err(Error::OutOfTime(_))), "{first:?}");
     assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sandboxes_that_wait_for_their_host_let_others_run() -> Result<()> {
+    let pool = Pool { concurrency: 1, queue: 7, admission_wait: Duration::from_millis(300), ..Pool::default() };
+    let workspaces = slow(&component("(drop (call $grant))")?, Duration::from_secs(1), Limits::default(), pool)?;
+    let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
+    let (one, two, three, four) = tokio::join!(call(), call(), call(), call());
+    for answer in [one, two, three, four] {
+        assert!(matches!(answer, Err(Error::InvalidRequest(_))), "{answer:?}");
+    }
     Ok(())
 }
 

@@ -129,10 +129,29 @@ fn a_stalled_handshake_is_closed_in_time_and_keeps_nobody_waiting() -> Result<()
 }
 
 #[test]
+fn a_handshake_of_too_many_bytes_is_closed_at_once() -> Result<()> {
+    let (_deployment, server, key, trusted) = serve(&EC, &[])?;
+    // The beginning of a message of 65,535 bytes, in records of 4,096.
+    let start = Instant::now();
+    let mut stream = server.connect()?;
+    let mut sent = 0;
+    let mut record = [&[0x16, 3, 1, 0x10, 0, 1, 0, 0xff, 0xff][..], &[0; 4092]].concat();
+    while sent < 60_000 && stream.write_all(&record).is_ok() {
+        sent += record.len();
+        record[5..9].fill(0);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(sent < 40_000, "{sent} bytes were taken");
+    assert!(start.elapsed() < Duration::from_secs(6), "it ended with the time for a handshake: {:?}", start.elapsed());
+    assert_eq!(create(server.address(), &trusted, &key, &[])?, created());
+    Ok(())
+}
+
+#[test]
 fn a_handshake_is_one_of_the_connections_that_may_be_open() -> Result<()> {
     let (_deployment, server, key, trusted) = serve(&EC, &["--max-connections", "2"])?;
     let open = [server.connect()?, server.connect()?];
-    assert_eq!(create(server.address(), &trusted, &key, &["--max-time", "2"])?, TOO_LATE);
+    assert_eq!(create(server.address(), &trusted, &key, &["--max-time", "1"])?, TOO_LATE);
     drop(open);
     assert_eq!(create(server.address(), &trusted, &key, &[])?, created());
     Ok(())

@@ -32,10 +32,10 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
-use self::answer::Refusal;
 #[cfg(feature = "cli")]
 pub(crate) use self::request_id::ANSWERED;
 pub use self::tenants::gateway;
+use self::{answer::Refusal, server::Connections};
 use crate::{Workspaces, excerpt::excerpt, runtime::Error};
 
 /// The largest body, in bytes.
@@ -160,12 +160,15 @@ async fn create_workspace(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (head, body) = request.into_parts();
+    let connections = head.extensions.get::<Connections>();
     let credential = credentials::credential(&head.headers)?;
-    let admitted = workspaces.admit(&credential).await?;
+    let most = connections.map_or(usize::MAX, Connections::tenant_share);
+    let admitted = workspaces.admit(&credential, most).await?;
     require_json(&head.headers)?;
     let key = idempotency::key(&head.headers)?;
-    let body = read(&head.headers, body).await?;
-    let request = json::parse(&body).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
+    let patience = connections.map_or(BODY_TIMEOUT, |connections| connections.patience(BODY_TIMEOUT));
+    let (admitted, body) = admitted.receive(read(&head.headers, body, patience)).await?;
+    let request = json::parse(&body?).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
     let created = admitted.create_workspace(request, key).await?;
     Ok(answer::created(&created))
 }
@@ -194,14 +197,14 @@ fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
+async fn read(headers: &HeaderMap, body: Body, patience: Duration) -> Result<Vec<u8>, Refusal> {
     let too_large =
         || Refusal::Route(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is over {MAX_BODY} bytes: send less"));
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > MAX_BODY) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+    match tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes().into()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Refusal::Route(StatusCode::BAD_REQUEST, "The body ended early: send all of it".into())),

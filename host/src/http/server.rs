@@ -1,8 +1,20 @@
 //! Connections: hyper with its timers set, which `axum::serve` leaves out.
 
-use std::{future::Future, io, mem, pin::pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use axum::{Extension, Router};
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    http::{HeaderValue, header::CONNECTION},
+    middleware::{self, Next},
+    response::Response,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -38,8 +50,11 @@ const UNREAD: usize = 64 << 10;
 /// 400 KiB for each.
 const MAX_HEAD: usize = 32 << 10;
 
-/// How many connections are open at once by default. An idle one costs some KiB and a file descriptor.
-pub const CONNECTIONS: usize = 8192;
+/// Default maximum of connections that are open at once.
+pub const CONNECTIONS: usize = 2048;
+
+/// Maximum time for a handshake, a head or a body on connections that are accepted while they are scarce.
+const SCARCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long requests in progress may take to finish once the server stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -47,8 +62,15 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// Serves up to `most` connections at once until `shutdown` is ready; further ones wait in the
 /// system's queue. Then stops accepting and lets what runs finish, for [`DRAIN`] at most. Returns
 /// whether everything finished.
+///
+/// While more than three quarters of the connections are open, each answer closes its connection, clients
+/// have two seconds in place of eight to send, and one tenant's requests in progress hold a quarter of the
+/// connections at most: newcomers are accepted within about two seconds, whatever the others do.
 pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown: impl Future<Output = ()>) -> bool {
-    accept_all(listener, most, shutdown, |stream, watcher, _| converse(stream, routes.clone(), watcher)).await
+    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, watcher, patience, .. }| {
+        converse(stream, routes, watcher, patience)
+    })
+    .await
 }
 
 /// The same over TLS. A handshake may take as long as a head, and is a connection among the `most`.
@@ -60,11 +82,11 @@ pub async fn serve_tls(
     most: usize,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
-    accept_all(listener, most, shutdown, |stream, watcher, stopping| {
-        let (acceptor, routes) = (tls.acceptor(), routes.clone());
+    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, watcher, patience, stopping }| {
+        let acceptor = tls.acceptor();
         async move {
-            if let Some(stream) = tls::accept(acceptor, stream, HEADER_TIMEOUT, stopping).await {
-                converse(stream, routes, watcher).await;
+            if let Some(stream) = tls::accept(acceptor, stream, patience, stopping).await {
+                converse(stream, routes, watcher, patience).await;
             }
         }
     })
@@ -81,7 +103,7 @@ pub(crate) async fn serve_unix(listener: &tokio::net::UnixListener, routes: Rout
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = converse(stream, routes.clone(), connections.watcher());
+                let connection = converse(stream, routes.clone(), connections.watcher(), HEADER_TIMEOUT);
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -92,38 +114,92 @@ pub(crate) async fn serve_unix(listener: &tokio::net::UnixListener, routes: Rout
     }
 }
 
-/// Has `serve` serve each connection, in a task of its own. What it does before there is anything to
-/// watch, it gives up when the sender of the last argument is gone.
+/// The connections that are open at once.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
+    most: usize,
+    free: Arc<Semaphore>,
+}
+
+impl Connections {
+    fn new(most: usize) -> Self {
+        let most = most.clamp(1, Semaphore::MAX_PERMITS);
+        Self { most, free: Arc::new(Semaphore::new(most)) }
+    }
+
+    /// Returns whether more than three quarters of them are open.
+    fn are_scarce(&self) -> bool {
+        self.free.available_permits() < self.most.div_ceil(4)
+    }
+
+    /// Returns the maximum time for what usually may take `usual`.
+    pub(super) fn patience(&self, usual: Duration) -> Duration {
+        if self.are_scarce() { usual.min(SCARCE_TIMEOUT) } else { usual }
+    }
+
+    /// Returns how many requests one tenant may have in progress now, as each holds a connection.
+    pub(super) fn tenant_share(&self) -> usize {
+        if self.are_scarce() { self.most.div_ceil(4) } else { usize::MAX }
+    }
+}
+
+/// Hands the connections to the routes, and closes the request's own after its answer while they are scarce.
+async fn spare(State(connections): State<Connections>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(connections.clone());
+    let mut response = next.run(request).await;
+    if connections.are_scarce() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A connection, with what it is served with.
+struct Accepted {
+    stream: TcpStream,
+    routes: Router,
+    watcher: Watcher,
+    /// Maximum time for a handshake, for a head, and between two requests.
+    patience: Duration,
+    /// Its sender is gone when the server stops: a connection without anything to watch is given up then.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only handshakes are given up"))]
+    stopping: watch::Receiver<()>,
+}
+
+/// Serves each connection by `serve`, in a task of its own.
 async fn accept_all<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
+    routes: Router,
     most: usize,
     shutdown: impl Future<Output = ()>,
-    serve: impl Fn(TcpStream, Watcher, watch::Receiver<()>) -> F,
+    serve: impl Fn(Accepted) -> F,
 ) -> bool {
     let (stop, stopping) = watch::channel(());
-    let connections = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
-    let (mut shutdown, mut full) = (pin!(shutdown), false);
+    let watched = GracefulShutdown::new();
+    let connections = Connections::new(most);
+    let routes = routes.layer(middleware::from_fn_with_state(connections.clone(), spare));
+    let (mut shutdown, mut warned) = (pin!(shutdown), None);
     loop {
         let (stream, place) = tokio::select! {
-            next = accept(&listener, &places, &mut full) => next,
+            next = accept(&listener, &connections.free, &mut warned) => next,
             () = &mut shutdown => break,
         };
         // Answers are one small write: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
         let _ = set_socket_send_buffer_size(&stream, UNREAD);
-        let connection = serve(stream, connections.watcher(), stopping.clone());
+        let patience = connections.patience(HEADER_TIMEOUT);
+        let (routes, watcher, stopping) = (routes.clone(), watched.watcher(), stopping.clone());
+        let connection = serve(Accepted { stream, routes, watcher, patience, stopping });
         tokio::spawn(async move {
             connection.await;
             drop(place);
         });
     }
     drop((listener, stop));
-    time::timeout(DRAIN, connections.shutdown()).await.is_ok()
+    time::timeout(DRAIN, watched.shutdown()).await.is_ok()
 }
 
 /// Serves one connection to its end.
-async fn converse<S>(stream: S, routes: Router, watcher: Watcher)
+async fn converse<S>(stream: S, routes: Router, watcher: Watcher, patience: Duration)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -133,7 +209,7 @@ where
         .timer(TokioTimer::new())
         // A client that closes its side after the request still gets the answer.
         .half_close(true)
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(patience)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(Extension(Received).layer(routes)));
     if let Err(error) = watcher.watch(connection).await {
@@ -141,22 +217,33 @@ where
     }
 }
 
-/// The next connection, and its place among those that may be open. `full` is whether there was none
-/// for the last one: what goes on is logged once.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>, full: &mut bool) -> (TcpStream, OwnedSemaphorePermit) {
-    let was_full = mem::replace(full, places.available_permits() == 0);
-    if *full && !was_full {
-        tracing::warn!("as many connections are open as may be: further ones wait");
+/// Returns the next connection, with its place among those that may be open. Nothing is accepted without a
+/// place. `warned` is when it was last logged that there was none.
+async fn accept(
+    listener: &TcpListener,
+    free: &Arc<Semaphore>,
+    warned: &mut Option<Instant>,
+) -> (TcpStream, OwnedSemaphorePermit) {
+    if free.available_permits() == 0 && warned.is_none_or(|warned| warned.elapsed() > WARN_AGAIN) {
+        *warned = Some(Instant::now());
+        tracing::warn!("maximum of connections is open: further ones wait");
     }
     loop {
-        // Never closed, and so never an error; without a place nothing is accepted.
-        let Ok(place) = places.clone().acquire_owned().await else { continue };
+        // Nobody else takes places: one that is free stays free until it is taken below, and no connection
+        // is counted before it is there. The semaphore is never closed.
+        drop(free.acquire().await);
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, place),
+            Ok((stream, _)) => match free.clone().try_acquire_owned() {
+                Ok(place) => return (stream, place),
+                Err(error) => tracing::error!(%error, "connection without a place"),
+            },
             Err(error) => wait_out(&error).await,
         }
     }
 }
+
+/// Minimum time between two warnings that the maximum of connections is open.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// An error of one connection is over with it; one of the process, such as too many open files,
 /// passes when others close.

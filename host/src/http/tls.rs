@@ -3,7 +3,9 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,7 +16,12 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::watch,
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
@@ -115,28 +122,85 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// A handshake: nothing where it fails, takes longer than `most`, or the server stops meanwhile.
+/// Does the handshake. Returns `None` where it fails, takes longer than `most`, takes more than
+/// [`MAX_HANDSHAKE`], or the server stops meanwhile.
 pub(super) async fn accept(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     most: Duration,
     mut stopping: watch::Receiver<()>,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<TlsStream<Metered>> {
     let handshake = tokio::select! {
-        handshake = timeout(most, acceptor.accept(stream)) => handshake,
+        handshake = timeout(most, acceptor.accept(Metered { stream, left: Some(MAX_HANDSHAKE) })) => handshake,
         // Its sender is gone.
         _ = stopping.changed() => return None,
     };
     match handshake {
-        Ok(Ok(stream)) => Some(stream),
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().0.left = None;
+            Some(stream)
+        }
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a handshake failed");
+            tracing::debug!(%error, "handshake failed");
             None
         }
         Err(_) => {
-            tracing::debug!(after = ?most, "a handshake took too long");
+            tracing::debug!(after = ?most, "handshake took too long");
             None
         }
+    }
+}
+
+/// Maximum number of bytes that a client may send before its handshake is done. rustls alone would keep 64 KiB
+/// of a message that is announced and never finished. A client sends under 4 KiB: no certificate is asked for.
+const MAX_HANDSHAKE: usize = 16 << 10;
+
+/// A stream that fails once the client has sent too much.
+pub(super) struct Metered {
+    stream: TcpStream,
+    /// Bytes that it may still send; no maximum where `None`.
+    left: Option<usize>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if let Some(left) = &mut self.left {
+            let read = buffer.filled().len() - before;
+            *left = left.checked_sub(read).ok_or_else(|| io::Error::other("the handshake is too long"))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

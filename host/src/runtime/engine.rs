@@ -18,9 +18,11 @@ const KEEP_RESIDENT: usize = 128 << 10;
 const ASYNC_STACK: usize = 1 << 20;
 const MAX_WASM_STACK: usize = 256 << 10;
 
+const TOO_MANY: &str = "too many sandboxes: lower the pool's concurrency and queue";
+
 /// An engine that runs untrusted components in the slots of a pool, with its clock running.
 pub(super) fn running(pool: &Pool) -> Result<Engine, LoadError> {
-    let slots = u32::try_from(pool.concurrency).map_err(|_| LoadError::Engine("too many sandboxes at once".into()))?;
+    let slots = u32::try_from(pool.slots()).map_err(|_| LoadError::Engine(TOO_MANY.into()))?;
     let mut allocation = PoolingAllocationConfig::new();
     allocation
         .total_component_instances(slots)

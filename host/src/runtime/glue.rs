@@ -9,7 +9,7 @@ use wasmtime::{
 };
 
 use self::bindings::recoup::workspaces::{auth as wit_auth, storage as wit_storage, types};
-use super::cpu::CpuTime;
+use super::{admission::Turn, cpu::CpuTime};
 use crate::{
     auth::{self, Auth, Caller},
     storage::{self, Claim, Created, Storage},
@@ -40,6 +40,8 @@ pub struct Grant {
 pub(super) struct State {
     pub(super) auth: Arc<dyn Auth>,
     pub(super) storage: Arc<dyn Storage>,
+    /// The right to run, which it gives back while it waits for the two above.
+    pub(super) turn: Turn,
     pub(super) caller: Caller,
     pub(super) limits: StoreLimits,
     pub(super) grants: ResourceTable,
@@ -89,7 +91,7 @@ impl wit_auth::Host for State {
     ) -> wasmtime::Result<Result<Resource<Grant>, wit_auth::Denial>> {
         self.count()?;
         let answer = self.auth.authorize(&self.caller, account.map(Uuid::from), organization.map(Uuid::from));
-        Ok(match answer.await {
+        Ok(match self.turn.lend_during(answer).await {
             Ok(grant) => Ok(self.grants.push(Grant { grant, used: false })?),
             Err(denial) => Err(denial.into()),
         })
@@ -131,7 +133,7 @@ impl wit_storage::Host for State {
         }
         let answer = self.storage.create_workspace(&grant.grant, &name, self.claim.as_ref());
         self.write = Write::Begun;
-        Ok(match answer.await {
+        Ok(match self.turn.lend_during(answer).await {
             Ok(created) => {
                 let id = created.workspace.id.into();
                 self.write = Write::Done(created);

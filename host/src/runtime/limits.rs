@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::LoadError;
+use tokio::sync::Semaphore;
+
+use super::{LoadError, admission::REHEARSALS};
 
 /// Limits of each sandbox of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,15 +76,20 @@ impl Default for Limits {
 }
 
 /// The sandboxes that all components of a host share.
+///
+/// Each request in progress can have a sandbox, so that the memory of all of them together is at most
+/// `concurrency + queue` times [`Limits::memory`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// Sandboxes at once; further requests wait. By default 16 a processor: as many as keep it busy while
-    /// others wait for storage; more only queue for the processor, where no refusal overtakes them.
+    /// Maximum number of sandboxes that run at once. A sandbox that waits for its host does not run. By
+    /// default 16 a processor.
     pub concurrency: usize,
-    /// Requests that wait for a sandbox at once; further ones are refused without delay. By default 48 a
-    /// processor: what comes beyond would be late for its client.
+    /// Maximum number of further requests in progress, which wait for a sandbox or for the host; requests
+    /// beyond are refused without delay. By default 48 a processor: what comes beyond would be late for its
+    /// client. A tenant that competes with others holds no more places than it leaves free, so that overloaded
+    /// tenants settle at equal parts and a tenant without a request in progress finds a place.
     pub queue: usize,
-    /// How long a request waits for a sandbox before it is refused.
+    /// Maximum time that a request waits for a sandbox before it is refused.
     pub admission_wait: Duration,
     /// The most that [`Limits::memory`] may be, in bytes.
     pub memory: usize,
@@ -117,6 +124,19 @@ impl Pool {
 
 fn fits(name: &'static str, size: usize, limit: usize) -> Result<(), LoadError> {
     if size > limit { Err(LoadError::TooLarge { name, size, limit }) } else { Ok(()) }
+}
+
+impl Pool {
+    /// Returns how many requests may be in progress at once.
+    pub(crate) fn places(&self) -> usize {
+        self.concurrency.saturating_add(self.queue).min(Semaphore::MAX_PERMITS)
+    }
+
+    /// Returns how many sandboxes can exist at once: one for each request in progress, and those of
+    /// rehearsals.
+    pub(super) fn slots(&self) -> usize {
+        self.places().saturating_add(REHEARSALS)
+    }
 }
 
 impl Default for Pool {

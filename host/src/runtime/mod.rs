@@ -1,5 +1,6 @@
 //! A fresh sandbox for every request.
 
+mod admission;
 mod cause;
 mod component;
 mod cpu;
@@ -18,18 +19,19 @@ use std::sync::Arc;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::timeout;
 
-pub(crate) use self::sandboxes::RETRY_AFTER;
+pub(crate) use self::admission::{Admission, Place, RETRY_AFTER, poll_once};
+use self::{
+    admission::Turn,
+    glue::{Write, bindings::exports::recoup::workspaces::workspaces as wit},
+    in_flight::InFlight,
+    outcome::{Answer, Fault, Outcome, judge},
+    slot::Slot,
+};
 pub use self::{
     component::{Component, Digest, LoadError, compile},
     limits::{Limits, Pool, TICK},
     outcome::Error,
     sandboxes::{Sandboxes, Usage},
-};
-use self::{
-    glue::{Write, bindings::exports::recoup::workspaces::workspaces as wit},
-    in_flight::InFlight,
-    outcome::{Answer, Fault, Outcome, judge},
-    slot::Slot,
 };
 use crate::{
     CreateWorkspaceRequest,
@@ -40,7 +42,7 @@ use crate::{
 
 /// One tenant's component, with the host's side of its imports.
 pub(crate) struct Runtime {
-    pub(crate) sandboxes: Sandboxes,
+    pub(crate) admission: Admission,
     component: Slot,
     world: World,
     limits: Limits,
@@ -68,17 +70,17 @@ impl Runtime {
     ///
     /// [`LoadError::Limits`] where they are over the pool's.
     pub(crate) fn new(
-        sandboxes: Sandboxes,
+        admission: Admission,
         component: Component,
         limits: Limits,
         auth: Arc<dyn Auth>,
         storage: Arc<dyn Storage>,
         meter: Meter,
     ) -> Result<Self, LoadError> {
-        limits.fit(sandboxes.pool())?;
+        limits.fit(admission.sandboxes.pool())?;
         let log = RateLimiter::direct(Quota::per_second(limits.faults_logged));
         let (component, world) = (Slot::new(component), World { auth, storage });
-        Ok(Self { sandboxes, component, world, limits, in_flight: InFlight::default(), meter, log })
+        Ok(Self { admission, component, world, limits, in_flight: InFlight::default(), meter, log })
     }
 
     /// The component that requests get now.
@@ -114,10 +116,12 @@ impl Runtime {
         let Some(key) = key else { return self.call(caller, request, None).await };
         let claim = Claim::new(&caller, key, &request);
         let _place = self.in_flight.enter(&claim).ok_or(Error::InFlight)?;
-        match self.world.storage.find_claimed(&claim).await {
-            Ok(Some(workspace)) => Ok(Created { workspace, replayed: true }),
-            Ok(None) => self.call(caller, request, Some(claim)).await,
-            Err(error) => Err(error.into()),
+        let most = self.limits.wall_clock;
+        match timeout(most, self.world.storage.find_claimed(&claim)).await {
+            Ok(Ok(Some(workspace))) => Ok(Created { workspace, replayed: true }),
+            Ok(Ok(None)) => self.call(caller, request, Some(claim)).await,
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Error::Claims(format!("no answer within {most:?}"))),
         }
     }
 
@@ -127,9 +131,9 @@ impl Runtime {
         request: CreateWorkspaceRequest,
         claim: Option<Claim>,
     ) -> Result<Created, Error> {
-        let _admitted = self.sandboxes.admit().await?;
+        let turn = self.admission.turn().await?;
         let component = self.component.current();
-        let ran = self.run(&component, &self.world, caller, request, claim).await;
+        let ran = self.run(&component, &self.world, turn, caller, request, claim).await;
         let Outcome { result, fault } = judge(ran.answer, ran.write);
         if let Some(fault) = &fault {
             self.meter.faulted(fault.kind);
@@ -149,11 +153,12 @@ impl Runtime {
         &self,
         component: &Component,
         world: &World,
+        turn: Turn,
         caller: Caller,
         request: CreateWorkspaceRequest,
         claim: Option<Claim>,
     ) -> Ran {
-        let mut store = self.sandboxes.new_store(&self.limits, world.clone(), caller, claim);
+        let mut store = self.admission.sandboxes.new_store(&self.limits, world.clone(), turn, caller, claim);
         let cpu = store.data().cpu.clone();
         let call = cpu.count(async {
             let plugin = component.pre().instantiate_async(&mut store).await?;

@@ -23,9 +23,9 @@ impl Runtime {
         let world = World::stage();
         let mut created = 0;
         for request in requests() {
-            let _admitted = self.sandboxes.admit_rehearsal().await.map_err(|error| error.to_string())?;
+            let (_slot, turn) = self.admission.rehearsal().await.map_err(|error| error.to_string())?;
             let caller = Caller::new(Uuid::now_v7());
-            let ran = self.run(component, &world, caller, request.clone(), None).await;
+            let ran = self.run(component, &world, turn, caller, request.clone(), None).await;
             match judge(ran.answer, ran.write) {
                 Outcome { fault: Some(fault), .. } => return Err(format!("{request:?}: {}", fault.cause)),
                 Outcome { result, .. } => created += usize::from(result.is_ok()),

@@ -7,17 +7,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
 use wasmtime::{
     Engine, Store, StoreLimitsBuilder, UpdateDeadline,
     component::{HasSelf, Linker, ResourceTable},
 };
 
 use super::{
-    Error, Limits, LoadError, Pool, World,
+    Limits, LoadError, Pool, TICK, World,
+    admission::{Capacity, Turn},
     cause::cause,
     component::{Component, Digest, Loaded},
     cpu::CpuTime,
@@ -35,9 +32,7 @@ struct Shared {
     engine: Engine,
     linker: Linker<State>,
     pool: Pool,
-    /// For requests in a sandbox or waiting for one.
-    places: Semaphore,
-    sandboxes: Semaphore,
+    capacity: Capacity,
     /// Components in use, by their bytes: the same ones are compiled once.
     components: Mutex<HashMap<Digest, Weak<Loaded>>>,
 }
@@ -45,9 +40,9 @@ struct Shared {
 /// How much of a pool is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Requests in a sandbox.
+    /// Sandboxes that run: they wait for nothing but the processor.
     pub running: usize,
-    /// Requests that wait for one.
+    /// Requests in progress that do not run: they wait for a sandbox, or for the host.
     pub waiting: usize,
     /// Components that are loaded, the same bytes counted once.
     pub components: usize,
@@ -66,9 +61,8 @@ impl Sandboxes {
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
             .map_err(|error| LoadError::Engine(cause(&error)))?;
-        let places = Semaphore::new(pool.concurrency.saturating_add(pool.queue).min(Semaphore::MAX_PERMITS));
-        let sandboxes = Semaphore::new(pool.concurrency.min(Semaphore::MAX_PERMITS));
-        Ok(Self(Arc::new(Shared { engine, linker, pool, places, sandboxes, components: Mutex::default() })))
+        let capacity = Capacity::new(&pool);
+        Ok(Self(Arc::new(Shared { engine, linker, pool, capacity, components: Mutex::default() })))
     }
 
     /// Compiles a component in this process, whatever time and memory that takes: for one that is
@@ -133,6 +127,10 @@ impl Sandboxes {
         &self.0.engine
     }
 
+    pub(super) fn capacity(&self) -> &Capacity {
+        &self.0.capacity
+    }
+
     /// What they were made with.
     pub fn pool(&self) -> &Pool {
         &self.0.pool
@@ -140,16 +138,23 @@ impl Sandboxes {
 
     /// How much is in use now.
     pub fn usage(&self) -> Usage {
-        let Shared { pool, places, sandboxes, .. } = &*self.0;
-        let running = pool.concurrency.saturating_sub(sandboxes.available_permits());
-        let taken = pool.concurrency.saturating_add(pool.queue).saturating_sub(places.available_permits());
+        let Shared { pool, capacity, .. } = &*self.0;
+        let running = capacity.running(pool.concurrency);
         let loaded: Vec<_> = self.components().values().filter_map(Weak::upgrade).map(Component::from).collect();
         let component_bytes = loaded.iter().map(Component::size).sum();
-        Usage { running, waiting: taken.saturating_sub(running), components: loaded.len(), component_bytes }
+        let waiting = capacity.in_progress().saturating_sub(running);
+        Usage { running, waiting, components: loaded.len(), component_bytes }
     }
 
     /// The one place where a sandbox's store is made.
-    pub(super) fn new_store(&self, own: &Limits, world: World, caller: Caller, claim: Option<Claim>) -> Store<State> {
+    pub(super) fn new_store(
+        &self,
+        own: &Limits,
+        world: World,
+        turn: Turn,
+        caller: Caller,
+        claim: Option<Claim>,
+    ) -> Store<State> {
         let mut grants = ResourceTable::new();
         grants.set_max_capacity(own.handles);
         let limits = StoreLimitsBuilder::new()
@@ -162,7 +167,7 @@ impl Sandboxes {
         let World { auth, storage } = world;
         let cpu = Arc::new(CpuTime::default());
         let host_calls = own.host_calls;
-        let state = State { auth, storage, caller, limits, grants, claim, write: Write::None, cpu, host_calls };
+        let state = State { auth, storage, turn, caller, limits, grants, claim, write: Write::None, cpu, host_calls };
         let mut store = Store::new(&self.0.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(own.hostcall_bytes);
@@ -170,64 +175,27 @@ impl Sandboxes {
         // At each tick the thread goes to others for a turn.
         store.set_epoch_deadline(1);
         let (most, mut counted, mut last) = (own.cpu, Duration::ZERO, Duration::ZERO);
-        store.epoch_deadline_callback(move |store| {
+        store.epoch_deadline_callback(move |mut store| {
             let now = store.data().cpu.so_far();
             counted += now.saturating_sub(last).min(most / LOOKS);
             last = now;
-            Ok(if counted < most { UpdateDeadline::Yield(1) } else { UpdateDeadline::Interrupt })
+            Ok(match (counted < most, now < TICK) {
+                (false, _) => UpdateDeadline::Interrupt,
+                (true, true) => UpdateDeadline::Yield(1),
+                (true, false) => UpdateDeadline::YieldCustom(1, Box::pin(store.data_mut().turn.slow_down())),
+            })
         });
         store
     }
-
-    /// Whether a request could have a sandbox, or wait for one, at this moment.
-    pub(crate) fn require_place(&self) -> Result<(), Error> {
-        match self.0.places.available_permits() {
-            0 => Err(Error::Overloaded),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits for a sandbox without a place among those that may wait: where clients take all of them,
-    /// a better component must come in all the same.
-    pub(super) async fn admit_rehearsal(&self) -> Result<SemaphorePermit<'_>, Error> {
-        self.sandbox(REHEARSAL_WAIT).await
-    }
-
-    /// Waits for a sandbox, with the others that may wait.
-    pub(super) async fn admit(&self) -> Result<Admitted<'_>, Error> {
-        let place = self.0.places.try_acquire().map_err(|_| Error::Overloaded)?;
-        let sandbox = self.sandbox(self.0.pool.admission_wait).await?;
-        Ok(Admitted { _sandbox: sandbox, _place: place })
-    }
-
-    /// The next sandbox that is free, in the order they are asked for.
-    async fn sandbox(&self, wait: Duration) -> Result<SemaphorePermit<'_>, Error> {
-        match timeout(wait, self.0.sandboxes.acquire()).await {
-            Ok(Ok(sandbox)) => Ok(sandbox),
-            _ => Err(Error::Overloaded),
-        }
-    }
 }
-
-/// How long the rehearsal of a component waits for a sandbox, which it gets in its turn.
-const REHEARSAL_WAIT: Duration = Duration::from_secs(30);
 
 /// How often a component is seen on the processor at least before its time is over. It is looked at with
 /// each tick; where a thread's clock goes on by 10 ms in between, as was seen on a virtual machine, that
 /// was the machine.
 const LOOKS: u32 = 2;
 
-/// A request's right to one sandbox, until it is dropped.
-pub(super) struct Admitted<'a> {
-    _sandbox: SemaphorePermit<'a>,
-    _place: SemaphorePermit<'a>,
-}
-
 impl fmt::Debug for Sandboxes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Sandboxes").field("pool", &self.0.pool).field("usage", &self.usage()).finish()
     }
 }
-
-/// How long a request that was refused should wait: by then those before it have been served.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use wasmtime::{
     component::{Component, ComponentNamedList, Instance, Lift, Linker, Lower},
 };
 
-use super::{Limits, LoadError, Sandboxes, TICK, World, cause::cause, glue::State};
+use super::{Limits, LoadError, Sandboxes, TICK, World, admission::Turn, cause::cause, glue::State};
 use crate::auth::Caller;
 
 /// The component that tries them, see `self_check.wat`.
@@ -43,7 +43,7 @@ impl Sandboxes {
         check.clock().await?;
         check.stack().await?;
         check.memory().await?;
-        check.pool(pool.concurrency).await
+        check.pool(pool.slots()).await
     }
 }
 
@@ -115,7 +115,8 @@ impl Check<'_> {
 
     async fn instance(&self) -> wasmtime::Result<(Store<State>, Instance)> {
         let nobody = Caller::new(Uuid::nil());
-        let mut store = self.sandboxes.new_store(&self.limits, World::stage(), nobody, None);
+        let turn = Turn::free(self.sandboxes.clone());
+        let mut store = self.sandboxes.new_store(&self.limits, World::stage(), turn, nobody, None);
         let linker = Linker::new(self.sandboxes.engine());
         let instance = linker.instantiate_async(&mut store, &self.component).await?;
         Ok((store, instance))

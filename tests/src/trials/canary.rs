@@ -30,10 +30,10 @@ pub struct Report {
     pub found: BTreeMap<String, usize>,
 }
 
-/// Places for instances: few, so that each is used again soon.
+/// Sandboxes that run at once: few, so that the places of instances are used again soon.
 const SLOTS: usize = 4;
 
-/// Tasks that call, more than there are places.
+/// Tasks that call, more than may run.
 const TASKS: usize = 2 * SLOTS;
 
 /// Looks for a canary in all of its memory, grown to 1 MiB, its globals and its table, and says with the
@@ -137,7 +137,8 @@ struct World {
 impl World {
     fn new(component: &[u8]) -> Result<Self> {
         // Time for all to have their turn, on a slow machine too.
-        let pool = Pool { concurrency: SLOTS, admission_wait: Duration::from_secs(60), ..Pool::default() };
+        let (queue, admission_wait) = (TASKS - SLOTS, Duration::from_secs(60));
+        let pool = Pool { concurrency: SLOTS, queue, admission_wait, ..Pool::default() };
         let auth = Arc::new(Silent { asked: [const { Notify::const_new() }; TASKS] });
         // A fresh mebibyte is 256 page faults, which under contention have taken over 20 ms.
         let limits = Limits { cpu: Duration::from_millis(100), ..Limits::default() };

@@ -10,7 +10,9 @@ use workspaces_tests::{
     trials::{
         Backend, canary, crowd, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        malformed, neighbours, overload, parity, power_cut, program, slow, swaps, throughput,
+        malformed,
+        neighbour_rates::{self, Trouble},
+        neighbours, overload, parity, power_cut, program, slow, swaps, throughput,
     },
 };
 
@@ -94,6 +96,20 @@ enum Trial {
         /// Print JSON, one object a line, in place of a Markdown table
         #[arg(long)]
         json: bool,
+    },
+    /// Measure the creates of healthy tenants beside one whose database is stuck, or whose component loops
+    NeighbourRates {
+        /// Healthy tenants, a table line each
+        #[arg(long, value_delimiter = ',', default_value = "1,2,16")]
+        tenants: Vec<usize>,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds alone and beside, in each round
+        #[arg(long, default_value_t = 3)]
+        seconds: u64,
+        /// Program to measure in place of the one built here
+        #[arg(long)]
+        program: Option<String>,
     },
     /// Start a server of very many tenants
     Crowd {
@@ -183,6 +199,15 @@ fn main() -> Result<()> {
         }
         Trial::Overload { times, rounds, seconds } => {
             println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
+        }
+        Trial::NeighbourRates { tenants, rounds, seconds, program: other } => {
+            let program = other.unwrap_or(program);
+            for trouble in [Trouble::Stuck, Trouble::Loops] {
+                for &healthy in &tenants {
+                    let phase = Duration::from_secs(seconds);
+                    println!("{}", neighbour_rates::run(&program, healthy, trouble, rounds, phase)?);
+                }
+            }
         }
         Trial::Neighbours { only, rounds, seconds, json } => {
             let phase = Duration::try_from_secs_f64(seconds)?;

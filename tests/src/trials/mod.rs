@@ -9,6 +9,7 @@ pub mod kill_loop;
 mod ledger;
 mod load;
 pub mod malformed;
+pub mod neighbour_rates;
 pub mod neighbours;
 pub mod overload;
 pub mod parity;

@@ -205,20 +205,20 @@ async fn create(mut connection: Connection, request: Arc<str>, wait: Duration, e
 }
 
 /// A connection that is kept, and what was read of it.
-struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     read: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self> {
+    pub(super) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.context("can't connect: is the limit of open files enough?")?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, read: Vec::new() })
     }
 
     /// Sends a request and reads all of its answer, of which it returns the status.
-    async fn send(&mut self, request: &str) -> Result<u16> {
+    pub(super) async fn send(&mut self, request: &str) -> Result<u16> {
         self.stream.write_all(request.as_bytes()).await?;
         loop {
             if let Some((status, length)) = parse(&self.read)? {

@@ -1,7 +1,9 @@
 //! Clients that hold their connections and send next to nothing, beside one that only wants its answers.
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -15,8 +17,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Backend, World, throughput::quantile};
-use crate::Client;
+use super::{
+    Backend, World,
+    throughput::{memory, quantile},
+};
+use crate::{Client, Server};
 
 /// Measurements of a run.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +36,29 @@ pub struct Report {
     pub alone: Duration,
     /// And beside the slow ones.
     pub beside: Duration,
+    /// Memory that a client without a credential holds, by connection.
+    pub held: Held,
 }
+
+/// Memory of one connection, in KiB, at the most that its client can have the server keep.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Nothing was sent.
+    pub silent: f64,
+    /// A head that does not end.
+    pub head: f64,
+    /// A handshake that does not end.
+    pub handshake: f64,
+    /// Such a head over TLS.
+    pub tls_head: f64,
+}
+
+/// Connections by which [`Held`] is measured, and those over TLS, each of a process of its own.
+const HELD: usize = 300;
+const HELD_TLS: usize = 40;
+
+/// Bytes of a head that does not end, just under the server's limit.
+const HEAD: usize = 31 << 10;
 
 /// Manner of a slow client.
 #[derive(Clone, Copy)]
@@ -72,7 +99,10 @@ const BETWEEN: Duration = Duration::from_millis(2);
 /// Where the healthy client gets something else than its 201, or a connection can't be opened.
 pub fn run(program: &str, connections: usize) -> Result<Report> {
     let world = World::new(program, Backend::Sqlite)?;
-    let server = world.deployment.serve(&["--log", "off"])?;
+    let held = held(&world)?;
+    // Those that are slow are not to be scarce: that is another matter.
+    let most = (2 * connections).max(64).to_string();
+    let server = world.deployment.serve(&["--log", "off", "--max-connections", &most])?;
     let (address, key) = (server.address(), world.key.as_str());
     let stop = AtomicBool::new(false);
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -86,8 +116,76 @@ pub fn run(program: &str, connections: usize) -> Result<Report> {
     })?;
     let closed: Vec<_> = kept.into_iter().flatten().collect();
     let longest = closed.iter().max().copied().unwrap_or_default();
-    Ok(Report { connections, closed: closed.len(), longest, alone, beside })
+    Ok(Report { connections, closed: closed.len(), longest, alone, beside, held })
 }
+
+/// Measures what a connection can hold.
+fn held(world: &World) -> Result<Held> {
+    let plain = || world.deployment.serve(&["--log", "off"]);
+    let head = [b"GET / HTTP/1.1\r\nx-slow: ", "x".repeat(HEAD).as_bytes()].concat();
+    // A message of 64 KiB is announced, in a record of 16,000 bytes, of which the last does not come.
+    let record = [&[0x16, 3, 1, 0x3e, 0x80, 1, 0, 0xff, 0xff][..], &[0; 15_990]].concat();
+    let folder = world.deployment.folder();
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=tests", "-newkey", "ec"])
+        .args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", "server.crt", "-keyout", "server.key"])
+        .current_dir(folder)
+        .output()
+        .context("this trial needs openssl")?;
+    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    let tls =
+        || world.deployment.serve(&["--log", "off", "--tls-certificate", "server.crt", "--tls-key", "server.key"]);
+    let open = |address: SocketAddr, bytes: &[u8]| -> Result<std::net::TcpStream> {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.write_all(bytes)?;
+        Ok(stream)
+    };
+    Ok(Held {
+        silent: growth(&plain()?, HELD, |address| open(address, b""))?,
+        head: growth(&plain()?, HELD, |address| open(address, &head))?,
+        handshake: growth(&tls()?, HELD, |address| open(address, &record))?,
+        tls_head: growth(&tls()?, HELD_TLS, |address| {
+            let mut client = Command::new("openssl")
+                .args(["s_client", "-quiet", "-connect", &address.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?;
+            client.stdin.as_mut().context("no standard input")?.write_all(&head)?;
+            Ok(Process(client))
+        })?,
+    })
+}
+
+/// A client's process, ended when it is dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Returns the KiB that each of so many connections adds to the server's memory at most.
+fn growth<T>(server: &Server, count: usize, open: impl Fn(SocketAddr) -> Result<T>) -> Result<f64> {
+    // The first ones start threads and fill caches.
+    drop((0..8).map(|_| open(server.address())).collect::<Result<Vec<_>>>()?);
+    thread::sleep(SETTLE);
+    let [before, _] = memory(server.id())?;
+    let clients = (0..count).map(|_| open(server.address())).collect::<Result<Vec<_>>>()?;
+    let (mut most, end) = (before, Instant::now() + 2 * SETTLE);
+    while Instant::now() < end {
+        let [now, _] = memory(server.id())?;
+        most = most.max(now);
+        thread::sleep(PAUSE / 10);
+    }
+    drop(clients);
+    Ok((most - before) * 1024.0 / count as f64)
+}
+
+/// Time in which the server has read what it was sent.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Creates at an easy pace, for [`ALONE`] at least and as long as `more` says so; the 99th percentile of
 /// what it waited.

@@ -216,6 +216,7 @@ struct LimitsSection {
     handles: Option<NonZero<usize>>,
     faults_logged: Option<NonZeroU32>,
     concurrency: Option<Spanned<NonZero<usize>>>,
+    running: Option<NonZero<usize>>,
     rate: Option<NonZeroU32>,
     burst: Option<Spanned<NonZeroU32>>,
     workspaces: Option<u64>,
@@ -379,7 +380,9 @@ impl Section<'_> {
             (None, None) => None,
         };
         let concurrency = concurrency.map_or(all.div_ceil(SHARE), |concurrency| concurrency.get_ref().get());
-        Ok(Share { concurrency, rate })
+        let running = own.running.or(defaults.running);
+        let running = running.map_or(self.pool.concurrency.div_ceil(SHARE), NonZero::get);
+        Ok(Share { concurrency, running, rate })
     }
 }
 

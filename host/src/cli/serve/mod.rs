@@ -80,7 +80,7 @@ pub(super) struct Serve {
     /// A host name under which the administration is used, beside its address; may be given again
     #[arg(long, value_name = "NAME")]
     admin_host: Vec<String>,
-    /// How many connections of clients to hold open at most, by default 8192; fewer where the system allows fewer files
+    /// How many connections of clients to hold open at most, by default 2048; fewer where the system allows fewer files
     #[arg(long, value_name = "N")]
     max_connections: Option<usize>,
     /// Serve a throw-away database in memory, with an organization, two accounts and their keys, and print a curl line to paste
