@@ -1,6 +1,9 @@
 //! Adversaries that are loaded into the running server.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 
@@ -11,6 +14,8 @@ pub(super) struct Reload {
     name: &'static str,
     make: fn(&Setup) -> Result<Vec<String>>,
     sections: Vec<String>,
+    /// Number of the next section: what was refused in one round is remembered by its bytes in the next.
+    next: AtomicUsize,
 }
 
 /// Pause between two reloads.
@@ -19,7 +24,7 @@ const BETWEEN: Duration = Duration::from_millis(100);
 impl Reload {
     /// Makes one, whose sections are made before the server starts.
     pub(super) fn boxed(name: &'static str, make: fn(&Setup) -> Result<Vec<String>>) -> Box<dyn Adversary> {
-        Box::new(Self { name, make, sections: Vec::new() })
+        Box::new(Self { name, make, sections: Vec::new(), next: AtomicUsize::new(0) })
     }
 }
 
@@ -37,8 +42,9 @@ impl Adversary for Reload {
 
     fn attack(&self, scene: &Scene<'_>) -> Result<Vec<f64>> {
         let mut times = Vec::new();
-        for section in self.sections.iter().cycle() {
-            times.push(scene.reload(section)?.0);
+        loop {
+            let number = self.next.fetch_add(1, Relaxed) % self.sections.len();
+            times.push(scene.reload(&self.sections[number])?.0);
             if scene.is_over() {
                 break;
             }
