@@ -133,7 +133,8 @@ fn request(tenant: &str, key: &str) -> String {
 /// Has so many clients create at the tenants until then. Returns the latencies, in milliseconds.
 async fn load(server: SocketAddr, requests: &[String], clients: usize, until: Instant) -> Result<Vec<f64>> {
     let mut tasks = JoinSet::new();
-    for request in requests.iter().cycle().take(clients).cloned() {
+    for client in 0..clients {
+        let request = requests[client % requests.len()].clone();
         tasks.spawn(async move {
             let (mut connection, mut latencies) = (Connection::open(server).await?, Vec::new());
             while Instant::now() < until {
