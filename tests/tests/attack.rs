@@ -96,7 +96,6 @@ fn strangers_at_the_administration_harm_no_tenant() -> Result<()> {
 }
 
 #[test]
-#[ignore = "64 clients of a locked database still refuse a neighbour: needs a share of the pool for those that wait"]
 fn databases_that_hang_or_are_gone_harm_no_other_tenant() -> Result<()> {
     beside("database")
 }
