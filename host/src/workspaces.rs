@@ -81,8 +81,8 @@ impl Default for Share {
 /// Maximum time that storage may take to say whether it is ready.
 const READINESS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Maximum time of a credential's look-up. A stranger holds a place that long at most, and a client of a
-/// tenant whose database hangs is answered by then.
+/// Maximum time of a credential's look-up, the wait for it included. A stranger holds a connection that long at
+/// most, and a client of a tenant whose database hangs is answered by then.
 const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Workspaces {
@@ -133,22 +133,25 @@ impl Workspaces {
         self.admit_caller(caller, place, usize::MAX)?.create_workspace(request, key).await
     }
 
-    /// Takes a place for a request, where the tenant has fewer than `most` in progress, and finds out who
-    /// calls: everything that a request costs before its body is read.
+    /// Finds out who calls, and takes a place for the request where the tenant has fewer than `most` in
+    /// progress: everything that a request costs before its body is read.
     ///
     /// # Errors
     ///
-    /// [`Error::OverShare`] or [`Error::Overloaded`], without a look-up of the credential;
-    /// [`Error::Credential`].
+    /// [`Error::OverShare`] or [`Error::Overloaded`], [`Error::Credential`].
     pub(crate) async fn admit(&self, credential: &Credential, most: usize) -> Result<Admitted<'_>, Error> {
-        let place = self.runtime.admission.enter(most)?;
-        match timeout(AUTHENTICATION_TIMEOUT, self.auth.authenticate(credential)).await {
-            Ok(caller) => self.admit_caller(caller?, place, most),
-            Err(_) => {
-                tracing::warn!(after = ?AUTHENTICATION_TIMEOUT, "credential not looked up in time");
-                Err(Denial::Unavailable.into())
-            }
-        }
+        let admission = &self.runtime.admission;
+        // Under overload most requests are refused, and a look-up costs more than everything else they do.
+        admission.require_place(most)?;
+        let caller = timeout(AUTHENTICATION_TIMEOUT, async {
+            let _look_up = admission.look_up(most).await?;
+            Ok::<_, Error>(self.auth.authenticate(credential).await?)
+        });
+        let caller = caller.await.unwrap_or_else(|_| {
+            tracing::warn!(after = ?AUTHENTICATION_TIMEOUT, "credential not looked up in time");
+            Err(Denial::Unavailable.into())
+        })?;
+        self.admit_caller(caller, admission.enter(most)?, most)
     }
 
     /// Strangers do not come here: nobody else can use up a tenant's rate.

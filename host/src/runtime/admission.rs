@@ -86,12 +86,23 @@ struct Tenant {
     most: usize,
     places: Semaphore,
     running: Arc<Semaphore>,
+    /// Look-ups of credentials at once.
+    look_ups: Semaphore,
+    /// Counts the requests whose credential is looked up, or waits for that.
+    arrivals: Semaphore,
 }
 
 impl Tenant {
-    fn new(most: usize, running: usize) -> Arc<Self> {
+    /// Returns a tenant with its maximum of requests in progress, of sandboxes that run, and of look-ups.
+    fn new(most: usize, running: usize, look_ups: usize) -> Arc<Self> {
         let most = most.min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { most, places: Semaphore::new(most), running: semaphore(running.max(1)) })
+        Arc::new(Self {
+            most,
+            places: Semaphore::new(most),
+            running: semaphore(running.max(1)),
+            look_ups: Semaphore::new(look_ups.clamp(1, Semaphore::MAX_PERMITS)),
+            arrivals: Semaphore::new(Semaphore::MAX_PERMITS),
+        })
     }
 
     /// Returns how many of its requests are in progress.
@@ -103,7 +114,41 @@ impl Tenant {
 impl Admission {
     /// Returns a tenant's admission, with its maximum of requests in progress and of sandboxes that run.
     pub(crate) fn new(sandboxes: Sandboxes, most: usize, running: usize) -> Self {
-        Self { sandboxes, tenant: Tenant::new(most, running) }
+        let look_ups = most.min(sandboxes.capacity().total);
+        Self { sandboxes, tenant: Tenant::new(most, running, look_ups) }
+    }
+
+    /// Waits for the right to look up a credential, of which a tenant has as many as places. Strangers then
+    /// hold no place, and the tenant's own callers wait behind them only for as long as look-ups take.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OverShare`] where `most` requests of the tenant look one up or wait for that.
+    pub(crate) async fn look_up(&self, most: usize) -> Result<LookUp<'_>, Error> {
+        let Tenant { look_ups, arrivals, .. } = &*self.tenant;
+        let over_share = || Error::OverShare { retry_after: RETRY_AFTER };
+        if Semaphore::MAX_PERMITS - arrivals.available_permits() >= most {
+            return Err(over_share());
+        }
+        let arrival = arrivals.try_acquire().map_err(|_| over_share())?;
+        // Never closed, and so never an error.
+        let look_up = look_ups.acquire().await.map_err(|_| over_share())?;
+        Ok(LookUp { _look_up: look_up, _arrival: arrival })
+    }
+
+    /// Checks that a request could take a place now.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub(crate) fn require_place(&self, most: usize) -> Result<(), Error> {
+        let Capacity { total, places, .. } = self.sandboxes.capacity();
+        let (own, left) = (self.tenant.in_progress(), places.available_permits());
+        let is_alone = own.saturating_add(left) >= *total;
+        if own >= most.min(self.tenant.most) || (own > 0 && own >= left && !is_alone) {
+            return Err(Error::OverShare { retry_after: RETRY_AFTER });
+        }
+        if left == 0 { Err(Error::Overloaded) } else { Ok(()) }
     }
 
     /// Takes a place among the requests in progress, without waiting, where the tenant has fewer than
@@ -117,15 +162,9 @@ impl Admission {
     /// [`Error::OverShare`] where the tenant has its share, [`Error::Overloaded`] where the host has no
     /// place left.
     pub(crate) fn enter(&self, most: usize) -> Result<Place<'_>, Error> {
-        let over_share = || Error::OverShare { retry_after: RETRY_AFTER };
-        let Capacity { total, places, .. } = self.sandboxes.capacity();
-        let (own, left) = (self.tenant.in_progress(), places.available_permits());
-        let is_alone = own.saturating_add(left) >= *total;
-        if own >= most || (own > 0 && own >= left && !is_alone) {
-            return Err(over_share());
-        }
-        let own = self.tenant.places.try_acquire().map_err(|_| over_share())?;
-        let host = places.try_acquire().map_err(|_| Error::Overloaded)?;
+        self.require_place(most)?;
+        let own = self.tenant.places.try_acquire().map_err(|_| Error::OverShare { retry_after: RETRY_AFTER })?;
+        let host = self.sandboxes.capacity().places.try_acquire().map_err(|_| Error::Overloaded)?;
         Ok(Place { _own: own, _host: host })
     }
 
@@ -157,6 +196,12 @@ impl Admission {
     }
 }
 
+/// A request's right to have its credential looked up, until it is dropped.
+pub(crate) struct LookUp<'a> {
+    _look_up: SemaphorePermit<'a>,
+    _arrival: SemaphorePermit<'a>,
+}
+
 /// A request's place among those in progress, of its tenant and of the host, until it is dropped.
 pub(crate) struct Place<'a> {
     _own: SemaphorePermit<'a>,
@@ -183,7 +228,7 @@ impl Turn {
 
     /// Returns a turn that was not waited for, for a sandbox of the host's own.
     pub(super) fn free(sandboxes: Sandboxes) -> Self {
-        Self::new(Tenant::new(usize::MAX, usize::MAX), sandboxes)
+        Self::new(Tenant::new(usize::MAX, usize::MAX, 1), sandboxes)
     }
 
     /// Waits for the right to run, in the order of arrival. The tenant's comes first: a tenant never has

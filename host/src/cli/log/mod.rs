@@ -75,7 +75,9 @@ impl FromStr for Levels {
     /// Reads levels. A word that is no level is refused: `Targets` would take it for a module.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut words = text.split(',').filter(|part| !part.contains('='));
-        if let Some(word) = words.find(|word| word.trim().parse::<LevelFilter>().is_err()) {
+        // An empty word would be the level `error`.
+        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+        if let Some(word) = words.find(|word| !is_level(word.trim())) {
             return Err(format!(
                 "{word:?} is no level: give off, error, warn, info, debug or trace, and a module's as in workspaces_host=debug"
             ));

@@ -296,7 +296,8 @@ pub(super) fn cases(scene: &Scene) -> Vec<Case> {
         cases.push(Case { bytes, statuses });
     };
     let line = b"POST /api/workspaces HTTP/1.1\r\n".as_slice();
-    let head = [line, b"Host: localhost\r\nx-api-key: KEY\r\n"].concat();
+    let hosted = [line, b"Host: localhost\r\n"].concat();
+    let head = [&hosted, b"x-api-key: KEY\r\n".as_slice()].concat();
     for (line, statuses) in LINES {
         add(&[line, b"\r\nHost: localhost\r\nx-api-key: KEY\r\nContent-Length: 2\r\n\r\n{}"], statuses);
     }
@@ -331,13 +332,13 @@ pub(super) fn cases(scene: &Scene) -> Vec<Case> {
         ("x_api_key: KEY", &[401]),
         ("Cookie: x-api-key=KEY", &[401]),
     ] {
-        add(&[line, credential.as_bytes(), b"\r\nContent-Length: 2\r\n\r\n{}"], statuses);
+        add(&[&hosted, credential.as_bytes(), b"\r\nContent-Length: 2\r\n\r\n{}"], statuses);
     }
     // Pipelined: as many answers as requests, and none after what can't be read.
     add(&[&valid, &valid, &valid], &[201, 201, 201]);
     add(&[&valid, b"\r\n\r\n", &valid], &[201, 201]);
     add(&[&valid, b"\0", &valid], &[201, 400]);
-    add(&[line, known.as_bytes(), &valid, line, b"Content-Length: 2\r\n\r\n{}", &valid], &[201, 201, 401, 201]);
+    add(&[&hosted, known.as_bytes(), &valid, &hosted, b"Content-Length: 2\r\n\r\n{}", &valid], &[201, 201, 401, 201]);
     // Too much of something.
     let many = |count: usize| (0..count).map(|index| format!("x-{index}: y\r\n")).collect::<String>();
     let filler = |length: usize| format!("x: {}\r\n", "y".repeat(length));
@@ -348,9 +349,9 @@ pub(super) fn cases(scene: &Scene) -> Vec<Case> {
     add(&[&head, filler(30 << 10).as_bytes(), body.as_bytes()], &[201]);
     add(&[&head, filler(65 << 10).as_bytes(), body.as_bytes()], &[431]);
     add(&[&head, filler(1 << 20).as_bytes(), body.as_bytes()], &[431]);
-    add(&["A".repeat(1000).as_bytes(), b" / HTTP/1.1\r\n\r\n"], &[404]);
+    add(&["A".repeat(1000).as_bytes(), b" / HTTP/1.1\r\nHost: localhost\r\n\r\n"], &[404]);
     add(&["A".repeat(65 << 10).as_bytes()], &[431]);
-    add(&[b"GET /", "%41".repeat(10_000).as_bytes(), b" HTTP/1.1\r\n\r\n"], &[404]);
+    add(&[b"GET /", "%41".repeat(10_000).as_bytes(), b" HTTP/1.1\r\nHost: localhost\r\n\r\n"], &[404]);
     add(&[b"GET /", "%41".repeat(22_000).as_bytes(), b" HTTP/1.1\r\n\r\n"], &[431]);
     add(
         &[&head, b"Transfer-Encoding: chunked\r\n\r\n2;", "x".repeat(20 << 10).as_bytes(), b"\r\n{}\r\n0\r\n\r\n"],
