@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) cpu: Arc<CpuTime>,
     /// How many calls to the host are left to it.
     pub(super) host_calls: u32,
+    /// Storage failed in this request, which is logged once: a component may ask it again and again.
+    pub(super) storage_failed: bool,
 }
 
 /// What is known of a request's write.
@@ -141,6 +143,7 @@ impl wit_storage::Host for State {
             }
             Err(error) => {
                 match error {
+                    _ if std::mem::replace(&mut self.storage_failed, true) => {}
                     storage::Error::Unknown(_) | storage::Error::Unavailable(_) | storage::Error::Misconfigured(_) => {
                         tracing::error!(%error, "storage created no workspace")
                     }

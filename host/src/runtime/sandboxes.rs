@@ -167,7 +167,9 @@ impl Sandboxes {
         let World { auth, storage } = world;
         let cpu = Arc::new(CpuTime::default());
         let host_calls = own.host_calls;
-        let state = State { auth, storage, turn, caller, limits, grants, claim, write: Write::None, cpu, host_calls };
+        let (write, storage_failed) = (Write::None, false);
+        let state =
+            State { auth, storage, turn, caller, limits, grants, claim, write, cpu, host_calls, storage_failed };
         let mut store = Store::new(&self.0.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(own.hostcall_bytes);

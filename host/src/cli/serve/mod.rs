@@ -133,7 +133,7 @@ struct TokenArguments {
     #[arg(long, env = "WORKSPACES_JWT_KEYS_MAX_AGE", hide_env_values = true, value_name = "TIME", default_value = "1h", value_parser = keys_max_age)]
     jwt_keys_max_age: Duration,
     /// Make an account for the subject of a JWT that has none, the first time that it comes
-    #[arg(long, env = "WORKSPACES_JWT_CREATE_ACCOUNTS")]
+    #[arg(long, env = "WORKSPACES_JWT_CREATE_ACCOUNTS", hide_env_values = true)]
     jwt_create_accounts: bool,
 }
 
