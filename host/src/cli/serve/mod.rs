@@ -372,7 +372,7 @@ struct Prepared {
 }
 
 /// Longest time for which the server waits for tenants that are still being loaded before it prints its addresses.
-const ANNOUNCE: Duration = Duration::from_secs(1);
+const ANNOUNCE: Duration = Duration::from_millis(750);
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
