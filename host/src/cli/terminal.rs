@@ -81,7 +81,7 @@ pub(super) fn print(line: impl Display) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     Ok(writeln!(stdout(), "{}", escape_json(&serde_json::to_string(value)?))?)
 }

@@ -50,7 +50,9 @@ const UNREAD: usize = 64 << 10;
 /// 400 KiB for each.
 const MAX_HEAD: usize = 32 << 10;
 
-/// Default maximum of connections that are open at once.
+/// Default maximum of connections that are open at once. Measured by the trial `slow`, one without a request takes
+/// 10 KiB, one with a head of nearly [`MAX_HEAD`] 42 KiB, over TLS 60 KiB, one within a handshake 32 KiB: at most
+/// 120 MiB in all before any credential.
 pub const CONNECTIONS: usize = 2048;
 
 /// Maximum time for a handshake, a head or a body on connections that are accepted while they are scarce.
