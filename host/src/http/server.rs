@@ -51,7 +51,7 @@ const UNREAD: usize = 64 << 10;
 const MAX_HEAD: usize = 32 << 10;
 
 /// Default maximum of connections that are open at once. Measured by the trial `slow`, one without a request takes
-/// 10 KiB, one with a head of nearly [`MAX_HEAD`] 42 KiB, over TLS 60 KiB, one within a handshake 32 KiB: at most
+/// 10 KiB, one whose head has nearly 32 KiB takes 42 KiB, over TLS 60 KiB, one within a handshake 32 KiB: at most
 /// 120 MiB in all before any credential.
 pub const CONNECTIONS: usize = 2048;
 
