@@ -66,7 +66,7 @@ pub(super) enum Write {
     Begun,
     /// Storage has the workspace.
     Done(Created),
-    /// Nothing was written, for a reason that the contract has no case for: the host answers the client itself.
+    /// Storage wrote nothing, for a reason that the contract has no case for. The host answers the client itself.
     Refused(storage::Error),
 }
 

@@ -143,7 +143,7 @@ impl Runtime {
         }
         if self.component.watch(&component, fault.is_some_and(|fault| fault.is_the_components())) {
             self.meter.rolled_back();
-            tracing::error!(failed = %component.digest(), now = %self.component.current().digest(), "the new component fails too often: the one before is back");
+            tracing::error!(failed = %component.digest(), now = %self.component.current().digest(), "rolled back to the previous component: too many faults");
         }
         result
     }

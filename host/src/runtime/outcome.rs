@@ -77,7 +77,7 @@ pub enum Error {
 pub(super) struct Fault {
     /// Its kind, a word for the metrics.
     pub(super) kind: &'static str,
-    /// What happened, backtrace included, for the log: little over [`MAX_CAUSE`] bytes at most.
+    /// Cause with its backtrace, for the log: at most a little over [`MAX_CAUSE`] bytes.
     pub(super) cause: String,
 }
 

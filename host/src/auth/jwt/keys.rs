@@ -238,7 +238,7 @@ pub(super) struct Remote {
 struct Fetch {
     ended: Option<Instant>,
     succeeded: bool,
-    /// What the log last said of it, so that it says it once.
+    /// The last message logged about it, so that each is logged once.
     logged: Option<String>,
 }
 

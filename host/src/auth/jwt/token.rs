@@ -1,4 +1,4 @@
-//! One token: its form, its header and its claims. Nothing here asks for keys or the time.
+//! Token form, header and claims. This module fetches no keys and reads no clock.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};

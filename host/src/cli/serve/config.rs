@@ -49,7 +49,7 @@ const CONFIGURATION: Limit = Limit::fixed(4 << 20);
 ///
 /// # Errors
 ///
-/// What is wrong, with the file, the line, the column and the key, and without the value.
+/// An error with the file, the line, the column and the key, and without the value.
 pub(in crate::cli) fn read(path: &Path) -> Result<Plan> {
     let name = path.display().to_string();
     let text = files::read_text(path, CONFIGURATION).with_context(|| format!("can't read {name}"))?;

@@ -80,7 +80,7 @@ pub(super) struct Serve {
     /// A host name under which the administration is used, beside its address; may be given again
     #[arg(long, value_name = "NAME")]
     admin_host: Vec<String>,
-    /// How many connections of clients to hold open at most, by default 2048; fewer where the system allows fewer files
+    /// Maximum of client connections open at once, by default 2048; fewer where the system allows fewer files
     #[arg(long, value_name = "N")]
     max_connections: Option<usize>,
     /// Serve a throw-away database in memory, with an organization, two accounts and their keys, and print a curl line to paste
@@ -129,7 +129,7 @@ struct TokenArguments {
     /// The claim of a JWT that holds the caller's account
     #[arg(long, env = "WORKSPACES_JWT_ACCOUNT_CLAIM", hide_env_values = true, value_name = "CLAIM", default_value = jwt::ACCOUNT_CLAIM)]
     jwt_account_claim: String,
-    /// How old keys from an address may become while they can't be fetched again, 1s at least; then tokens get 503
+    /// Maximum age of keys from an address while they can't be fetched again, 1s at least; then tokens get 503
     #[arg(long, env = "WORKSPACES_JWT_KEYS_MAX_AGE", hide_env_values = true, value_name = "TIME", default_value = "1h", value_parser = keys_max_age)]
     jwt_keys_max_age: Duration,
     /// Make an account for the subject of a JWT that has none, the first time that it comes

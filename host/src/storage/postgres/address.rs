@@ -25,9 +25,9 @@ use crate::{
 /// Maximum size of a file of authorities; a system's list has a quarter of it.
 const AUTHORITIES_FILE: Limit = Limit::fixed(1 << 20);
 
-/// How long a server has to open a session, where the address has no `connect_timeout` of its own,
-/// and to acknowledge what was sent, before it is taken for dead.
+/// Timeout for opening a session, where the address has no `connect_timeout` of its own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout for the acknowledgement of what was sent; the server is taken for dead then.
 const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Reads an address as libpq writes it. `sslrootcert` names a file of the authorities to trust in
