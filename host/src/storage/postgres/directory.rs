@@ -12,7 +12,7 @@ use crate::{
     storage::Error,
 };
 
-/// Nothing keeps a hash from being there twice: the one that is valid longest counts.
+/// A hash may be stored twice, as no constraint forbids it. The row that is valid longest counts.
 pub(super) const FIND_KEY: Statement = Statement {
     sql: "SELECT id, account, CASE
             WHEN isfinite(expires_at) THEN floor(extract(epoch FROM expires_at) * 1000)::bigint

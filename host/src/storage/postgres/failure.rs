@@ -8,7 +8,7 @@ use tokio_postgres::{
 /// Why a statement has no result.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
-    /// Nothing was done: no connection to a server that takes writes. Trying again may help.
+    /// No connection to a server that takes writes: nothing was done, and a retry may help.
     Unreached(String),
     /// The server rolled it back for a reason that may be over by the next try.
     RolledBack(String),
@@ -20,7 +20,7 @@ pub(super) enum Failure {
     Failed(String),
     /// It was sent, and the connection was lost before the answer: it may have been committed.
     Lost(String),
-    /// It was committed on this server, and the wait for the standby was cancelled.
+    /// Commit on this server whose wait for the standby was cancelled.
     NotReplicated,
 }
 

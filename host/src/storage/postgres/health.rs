@@ -1,4 +1,4 @@
-//! What the last writes say of the database.
+//! Health of the database, as the last writes showed it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

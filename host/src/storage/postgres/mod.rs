@@ -164,7 +164,7 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T, Failure> {
 }
 
 impl From<Failure> for Error {
-    /// Of a statement that only reads.
+    /// Converts the failure of a statement that only reads.
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Misconfigured(_, text) => Self::Misconfigured(text),

@@ -2,14 +2,14 @@
 
 use percent_encoding::percent_decode_str;
 
-/// What a parameter of an address comes to.
+/// Treatment of a parameter of an address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     /// A parameter for the driver.
     Driver(String),
     /// The file of the authorities to trust; the system's where `None`.
     Authorities(Option<String>),
-    /// Nothing: it has no meaning here.
+    /// Ignored: the parameter has no meaning here.
     Ignored,
 }
 

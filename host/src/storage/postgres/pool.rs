@@ -37,7 +37,7 @@ const REACTION: Duration = Duration::from_secs(1);
 pub(super) struct Connections(Arc<Inner>);
 
 struct Inner {
-    /// One a host.
+    /// Configurations, one for each host.
     configs: Vec<Config>,
     tls: MakeRustlsConnect,
     maximum: usize,
