@@ -46,7 +46,7 @@ mod excerpt;
 #[cfg(any(feature = "cli", feature = "jwt", feature = "postgres", feature = "tls"))]
 mod files;
 
-#[cfg(any(feature = "cli", feature = "sqlite", feature = "tls"))]
+#[cfg(any(feature = "cli", feature = "postgres", feature = "sqlite", feature = "tls"))]
 mod private;
 
 #[cfg(any(feature = "jwt", feature = "postgres", feature = "tls"))]

@@ -1,43 +1,49 @@
 //! TLS without OpenSSL, for both sides: rustls with ring, certificates always verified.
 
+#[cfg(any(feature = "postgres", feature = "tls"))]
+mod certificate;
+
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 use std::{env, path::PathBuf, sync::Arc};
 
-#[cfg(any(feature = "postgres", feature = "tls"))]
-use rustls::pki_types::pem;
 #[cfg(any(feature = "jwt", feature = "postgres"))]
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
+#[cfg(feature = "tls")]
+pub use self::certificate::CertificateError;
+#[cfg(feature = "postgres")]
+pub(crate) use self::certificate::broken;
+#[cfg(any(feature = "postgres", feature = "tls"))]
+pub(crate) use self::certificate::certified_key;
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 use crate::files::{self, Limit};
-
-/// Names a mistake in a PEM file. The crate's own texts quote lines of it, which may be a key's.
-#[cfg(any(feature = "postgres", feature = "tls"))]
-pub(crate) fn broken(error: &pem::Error) -> &'static str {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => "a section has no end: is it half a file?",
-        pem::Error::IllegalSectionStart { .. } => {
-            "the first line of a section is not as in -----BEGIN CERTIFICATE-----"
-        }
-        pem::Error::Base64Decode(_) => "a section is not base64",
-        pem::Error::NoItemsFound => "it holds no section of the kind",
-        _ => "it is no PEM",
-    }
-}
 
 /// Maximum size of a system's list of authorities; Debian's has 220 KiB.
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 const SYSTEM_AUTHORITIES: Limit = Limit::fixed(8 << 20);
 
-/// A client that trusts these authorities.
+/// Returns a client that trusts these authorities.
 ///
 /// # Errors
 ///
 /// Where rustls and its cryptography do not fit each other.
 #[cfg(any(feature = "jwt", feature = "postgres"))]
 pub(crate) fn client(authorities: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+    client_of_versions(authorities, rustls::DEFAULT_VERSIONS)
+}
+
+/// Returns a client that trusts these authorities and speaks these versions alone.
+///
+/// # Errors
+///
+/// No version, or where rustls and its cryptography do not fit each other.
+#[cfg(any(feature = "jwt", feature = "postgres"))]
+pub(crate) fn client_of_versions(
+    authorities: RootCertStore,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ClientConfig, rustls::Error> {
     let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(versions)?
         .with_root_certificates(authorities)
         .with_no_client_auth();
     Ok(client)

@@ -45,7 +45,13 @@ keyUsage = critical, keyCertSign
 basicConstraints = CA:FALSE
 extendedKeyUsage = serverAuth
 subjectAltName = IP:127.0.0.1, DNS:localhost
+[client]
+basicConstraints = CA:FALSE
+extendedKeyUsage = clientAuth
 ";
+
+/// Start of a command that makes a certificate or a request for one.
+const REQUEST: &str = "req -config openssl.cnf -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1";
 
 /// Whether PostgreSQL can be started here. Where it can't, says on stderr that the test did not run; in CI that is an
 /// error.
@@ -79,20 +85,51 @@ impl Postgres {
         Ok(server)
     }
 
+    /// One whose pg_hba.conf has these lines.
+    pub fn with_logins(lines: &str) -> Result<Self> {
+        let server = Self::initialized(&[])?;
+        fs::write(server.data().join("pg_hba.conf"), lines)?;
+        server.started()
+    }
+
     /// One that speaks TLS only, and the file of the CA that vouches for it as 127.0.0.1 and localhost.
     pub fn tls() -> Result<(Self, PathBuf)> {
-        let server = Self::initialized(&[("ssl", "on")])?;
-        let (openssl, data) = (Programs::find(&["openssl"])?, server.data());
-        let run = |line: &str| openssl.run(&data, "openssl", &line.split_whitespace().collect::<Vec<_>>());
+        Self::tls_with_logins("hostssl all,replication all 127.0.0.1/32 trust\n")
+    }
+
+    /// The same, with these lines in its pg_hba.conf. The CA vouches for clients too.
+    pub fn tls_with_logins(lines: &str) -> Result<(Self, PathBuf)> {
+        let server = Self::initialized(&[("ssl", "on"), ("ssl_ca_file", "ca.crt")])?;
+        let data = server.data();
         fs::write(data.join("openssl.cnf"), CERTIFICATES)?;
-        let request = "req -config openssl.cnf -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1";
-        run(&format!("{request} -keyout ca.key -out ca.crt -subj /CN=tests -x509 -extensions ca -days 2"))?;
-        run(&format!("{request} -keyout server.key -out server.csr -subj /CN=localhost"))?;
-        run("x509 -req -in server.csr -out server.crt -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
-            -extfile openssl.cnf -extensions server")?;
+        server
+            .openssl(&format!("{REQUEST} -keyout ca.key -out ca.crt -subj /CN=tests -x509 -extensions ca -days 2"))?;
+        server.certify("server", "localhost", "server")?;
         fs::set_permissions(data.join("server.key"), Permissions::from_mode(0o600))?;
-        fs::write(data.join("pg_hba.conf"), "hostssl all,replication all 127.0.0.1/32 trust\n")?;
+        fs::write(data.join("pg_hba.conf"), lines)?;
         Ok((server.started()?, data.join("ca.crt")))
+    }
+
+    /// A certificate for a client, by the CA of [`tls`](Self::tls), and its key: the files' paths.
+    pub fn client_certificate(&self, user: &str) -> Result<(PathBuf, PathBuf)> {
+        self.certify(user, user, "client")?;
+        let file = |extension: &str| self.data().join(user).with_extension(extension);
+        fs::set_permissions(file("key"), Permissions::from_mode(0o600))?;
+        Ok((file("crt"), file("key")))
+    }
+
+    fn certify(&self, file: &str, name: &str, kind: &str) -> Result<()> {
+        self.openssl(&format!("{REQUEST} -keyout {file}.key -out {file}.csr -subj /CN={name}"))?;
+        self.openssl(&format!(
+            "x509 -req -in {file}.csr -out {file}.crt -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+             -extfile openssl.cnf -extensions {kind}"
+        ))
+    }
+
+    /// Runs OpenSSL in the folder of the server's certificates.
+    pub fn openssl(&self, arguments: &str) -> Result<()> {
+        let openssl = Programs { user: self.programs.user, ..Programs::find(&["openssl"])? };
+        openssl.run(&self.data(), "openssl", &arguments.split_whitespace().collect::<Vec<_>>()).map(drop)
     }
 
     /// Its port.
@@ -108,6 +145,11 @@ impl Postgres {
     /// Where the deployment's service finds it: under a role that bypasses row-level security and owns no table.
     pub fn service_url(&self) -> String {
         self.url().replace("//postgres@", "//service@")
+    }
+
+    /// The folder of its Unix socket.
+    pub fn socket_folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where the service finds it by its Unix socket, with further parameters.

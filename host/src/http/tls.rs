@@ -10,9 +10,8 @@ use std::{
 };
 
 use rustls::{
-    InconsistentKeys, ServerConfig,
+    ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -24,13 +23,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{
-    files::{self, Limit},
-    private, tls,
-};
-
-/// Maximum size of a file with a certificate and its chain, or with a key; those have some KiB.
-const PEM_FILE: Limit = Limit::fixed(1 << 20);
+pub use crate::tls::CertificateError;
+use crate::{private, tls};
 
 /// The listener's side of TLS, and the files that its certificate and key are read from.
 #[derive(Debug)]
@@ -41,42 +35,6 @@ pub struct Tls {
     config: Arc<ServerConfig>,
 }
 
-/// Why a certificate can't be shown to clients.
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    /// A file can't be read.
-    #[error("can't read {0}: {1}")]
-    File(PathBuf, io::Error),
-    /// A file holds PEM with a mistake in it.
-    #[error("{0} is broken: {reason}", reason = tls::broken(.1))]
-    Pem(PathBuf, pem::Error),
-    /// The certificate's file holds none.
-    #[error(
-        "there is no certificate in {0}: it has to be PEM, the server's own first and those between it and its authority behind"
-    )]
-    NoCertificate(PathBuf),
-    /// The key's file holds none that can be used without more.
-    #[error("there is no private key in {0}: it has to be PEM, without a password")]
-    NoKey(PathBuf),
-    /// TLS has no use for the certificate.
-    #[error("the certificate in {0} can't be used: {1}")]
-    Certificate(PathBuf, rustls::Error),
-    /// TLS has no use for the key.
-    #[error("the key in {0} can't be used: {1}")]
-    Key(PathBuf, rustls::Error),
-    /// The two do not belong together.
-    #[error("the key in {key} is not that of the certificate in {certificate}")]
-    Mismatch {
-        /// The file of the certificate.
-        certificate: PathBuf,
-        /// The file of the key.
-        key: PathBuf,
-    },
-    /// rustls and its cryptography do not fit each other.
-    #[error("TLS can't be used: {0}")]
-    Protocol(rustls::Error),
-}
-
 impl Tls {
     /// Reads a certificate with its chain, and its key, from files in PEM.
     ///
@@ -85,7 +43,7 @@ impl Tls {
     /// A [`CertificateError`] that names the file.
     pub fn read(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let provider = Arc::new(ring::default_provider());
-        let shown = Arc::new(Shown(RwLock::new(read(&provider, &certificate, &key)?)));
+        let shown = Arc::new(Shown(RwLock::new(certified(&provider, &certificate, &key)?)));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(CertificateError::Protocol)?
@@ -102,7 +60,7 @@ impl Tls {
     ///
     /// As [`read`](Self::read); the certificate stays the one it was then.
     pub fn reload(&self) -> Result<(), CertificateError> {
-        let certified = read(self.config.crypto_provider(), &self.certificate, &self.key)?;
+        let certified = certified(self.config.crypto_provider(), &self.certificate, &self.key)?;
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
         Ok(())
     }
@@ -204,29 +162,7 @@ impl AsyncWrite for Metered {
     }
 }
 
-fn read(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
-    let broken = |file: &Path, error| CertificateError::Pem(file.into(), error);
-    let read = |file: &Path| files::read(file, PEM_FILE).map_err(|error| CertificateError::File(file.into(), error));
-    let chain = CertificateDer::pem_slice_iter(&read(certificate)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| broken(certificate, error))?;
-    if chain.is_empty() {
-        return Err(CertificateError::NoCertificate(certificate.into()));
-    }
+fn certified(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
     private::warn_if_others_can_read(key, "the TLS key");
-    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| match error {
-        pem::Error::NoItemsFound => CertificateError::NoKey(key.into()),
-        error => broken(key, error),
-    })?;
-    let signer =
-        provider.key_provider.load_private_key(private).map_err(|error| CertificateError::Key(key.into(), error))?;
-    let certified = CertifiedKey::new(chain, signer);
-    match certified.keys_match() {
-        // Of a key that does not tell its public half nothing is known before the first handshake.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(CertificateError::Mismatch { certificate: certificate.into(), key: key.into() })
-        }
-        Err(error) => Err(CertificateError::Certificate(certificate.into(), error)),
-    }
+    tls::certified_key(provider, certificate, key)
 }

@@ -116,6 +116,15 @@ impl std::fmt::Display for Failure {
     }
 }
 
+/// Returns whether a server refused the password, or asked for one that is missing.
+pub(super) fn is_of_the_password(error: &Error) -> bool {
+    match error.code() {
+        Some(code) => *code == SqlState::INVALID_PASSWORD,
+        // The driver's own error, which has no kind.
+        None => describe(error).contains("password missing"),
+    }
+}
+
 /// Returns an error with its causes: the crate's own text names none.
 pub(super) fn describe(error: &Error) -> String {
     let mut text = error.to_string();

@@ -3,14 +3,17 @@
 mod address;
 mod create;
 mod directory;
+mod encryption;
 mod failure;
 mod health;
 mod maintenance;
 mod operator;
 mod parameters;
+mod passfile;
 mod pool;
 mod quota;
 mod requirements;
+mod service;
 mod session;
 mod subject;
 

@@ -17,8 +17,9 @@ use tokio_postgres::{Client, Config, Row, config::Host};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    DatabaseError, address,
-    failure::{Failure, describe},
+    DatabaseError,
+    address::{self, Server},
+    failure::{Failure, describe, is_of_the_password},
     session::{Durability, LOCK_TIMEOUT, STATEMENT_TIMEOUT, Session, Statement, Values},
 };
 
@@ -37,8 +38,7 @@ const REACTION: Duration = Duration::from_secs(1);
 pub(super) struct Connections(Arc<Inner>);
 
 struct Inner {
-    /// Configurations, one for each host.
-    configs: Vec<Config>,
+    servers: Vec<Server>,
     tls: MakeRustlsConnect,
     maximum: usize,
     permits: Arc<Semaphore>,
@@ -60,9 +60,9 @@ pub(super) struct Lease {
 
 impl Connections {
     pub(super) fn new(address: &str, maximum: usize) -> Result<Self, DatabaseError> {
-        let (configs, tls) = address::parse(address)?;
+        let (servers, tls) = address::parse(address)?;
         Ok(Self(Arc::new(Inner {
-            configs,
+            servers,
             tls,
             maximum,
             permits: Arc::new(Semaphore::new(maximum)),
@@ -98,8 +98,8 @@ impl Connections {
     /// Opens a session at the first host that takes it.
     async fn connect(&self) -> Result<Session, Failure> {
         let mut refusals = Vec::new();
-        for config in &self.0.configs {
-            match timeout(address::connect_timeout(config), self.connect_to(config)).await {
+        for server @ Server { config, .. } in &self.0.servers {
+            match timeout(address::connect_timeout(config), self.connect_to(server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(failure @ Failure::Misconfigured(..))) => return Err(failure),
                 Ok(Err(failure)) => refusals.push(format!("{}: {failure}", place(config))),
@@ -109,8 +109,14 @@ impl Connections {
         Err(Failure::Unreached(refusals.join("; ")))
     }
 
-    async fn connect_to(&self, config: &Config) -> Result<Session, Failure> {
-        let unreached = |error| Failure::Unreached(describe(&error));
+    async fn connect_to(&self, Server { config, password_from }: &Server) -> Result<Session, Failure> {
+        let unreached = |error| {
+            let mut text = describe(&error);
+            if is_of_the_password(&error) {
+                text = format!("{text}: {password_from}");
+            }
+            Failure::Unreached(text)
+        };
         let mut session = None;
         if !self.0.pooler.load(Relaxed) {
             match Session::open_directly(config, self.0.tls.clone()).await {
