@@ -3,6 +3,7 @@
 
 pub mod certificate;
 mod client;
+pub mod clock;
 pub mod disk;
 pub mod hostile;
 pub mod postgres;

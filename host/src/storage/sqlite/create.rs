@@ -35,8 +35,8 @@ impl Creation {
 }
 
 /// Creates the workspace, within the transaction that the connection is in, which commits the rows
-/// or rolls them back.
-pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Created, Error> {
+/// or rolls them back. `time` is that of claims.
+pub(super) fn create(connection: &Connection, creation: &Creation, time: i64) -> Result<Created, Error> {
     let Creation { workspace, grant, claim, allowance } = creation;
     if let Some(claim) = claim
         && let Some(workspace) = find_claimed(connection, claim)?
@@ -54,7 +54,7 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
     if let Some(allowance) = allowance {
         allowance.spend(connection, now)?;
     }
-    match insert_rows(connection, creation, now) {
+    match insert_rows(connection, creation, now, time) {
         // Of the rows here, only the owner's and the link refer to accounts that may be gone.
         Err(Error::AccessLost) if accounts_exist(connection, grant)? => {
             Err(Error::Refused("a foreign key of the database's own refuses a row".into()))
@@ -63,7 +63,7 @@ pub(super) fn create(connection: &Connection, creation: &Creation) -> Result<Cre
     }
 }
 
-fn insert_rows(connection: &Connection, creation: &Creation, now: i64) -> Result<(), Error> {
+fn insert_rows(connection: &Connection, creation: &Creation, now: i64, time: i64) -> Result<(), Error> {
     let Creation { workspace, grant, claim, .. } = creation;
     insert_account(connection, workspace.id, Some(&workspace.name), now)?;
     insert(
@@ -82,7 +82,7 @@ fn insert_rows(connection: &Connection, creation: &Creation, now: i64) -> Result
         )?;
     }
     if let Some(claim) = claim {
-        // Never older than the newest: a clock that is behind makes no claim that is forgotten at once.
+        // Never older than the newest, which another process may have written: it would be forgotten at once.
         insert(
             connection.prepare_cached(
                 "INSERT INTO idempotency_keys
@@ -97,7 +97,7 @@ fn insert_rows(connection: &Connection, creation: &Creation, now: i64) -> Result
                 workspace.id,
                 workspace.name,
                 workspace.account_id,
-                now
+                time
             ],
         )?;
     }

@@ -5,6 +5,7 @@
 //! it, and answers. In between it forgets old claims. Dropping the last clone of a database waits until the writer
 //! has copied the log into the database's file and closed it.
 
+mod clock;
 mod create;
 mod failure;
 mod maintenance;

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, config::
 
 use super::{
     DatabaseError, Error, Options,
+    clock::Clock,
     create::{self, Creation},
     failure::code,
     open::{BUSY_TIMEOUT, CHECKPOINT_PAGES},
@@ -41,6 +42,8 @@ pub(super) struct Session {
     log_pages: Arc<AtomicU32>,
     /// Maximum number of pages while they can't be copied.
     log_limit: u32,
+    /// Time of claims.
+    pub(super) clock: Clock,
     /// Reason why nothing is written until the program is started again.
     halted: Option<String>,
     /// Error of the last write, until one succeeds. Refusals of one workspace do not count.
@@ -81,6 +84,7 @@ impl Session {
             reads: true,
             log_pages: Arc::default(),
             log_limit: u32::MAX,
+            clock: Clock::default(),
             halted: None,
             fault: None,
             rehearsed: None,
@@ -124,6 +128,27 @@ impl Session {
         Ok(value)
     }
 
+    /// Does the work of [`write`](Self::write), with the time of claims.
+    pub(super) fn write_at<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>, i64) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut clock = std::mem::take(&mut self.clock);
+        let outcome = self.write(|transaction| {
+            let time = match clock.now() {
+                Some(time) => time,
+                None => {
+                    clock.begin(
+                        transaction.query_row("SELECT max(created_at) FROM idempotency_keys", [], |row| row.get(0))?,
+                    )
+                }
+            };
+            work(transaction, time)
+        });
+        self.clock = clock;
+        outcome
+    }
+
     /// Takes in the error of a write, where it is not about one workspace alone.
     pub(super) fn failed(&mut self, error: &Error) {
         if matches!(error, Error::Misconfigured(_) | Error::Unavailable(_) | Error::Unknown(_)) {
@@ -151,9 +176,9 @@ impl Session {
     }
 
     fn rehearse(&mut self) -> Result<(), Error> {
-        let rehearsed = self.write(|transaction| {
+        let rehearsed = self.write_at(|transaction, time| {
             transaction.execute_batch("SAVEPOINT rehearsal")?;
-            match create::create(transaction, &Creation::rehearsal()) {
+            match create::create(transaction, &Creation::rehearsal(), time) {
                 Err(error @ (Error::Misconfigured(_) | Error::Unavailable(_))) => return Err(error),
                 // What refuses a workspace of this name may take others.
                 _ => transaction.execute_batch("ROLLBACK TO rehearsal; RELEASE rehearsal")?,

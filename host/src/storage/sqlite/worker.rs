@@ -100,7 +100,7 @@ impl Worker {
 /// Work of the thread, until nobody can send a job any more.
 fn run(mut session: Session, mut queue: mpsc::Receiver<Job>, batch: usize) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut sweep = (!session.reads()).then(|| Sweep::new(&session));
+    let mut sweep = (!session.reads()).then(Sweep::new);
     loop {
         let mut next = match wait(&mut queue, &waker, sweep.as_ref().map(Sweep::due)) {
             Waited::Job(job) => Some(job),
@@ -171,10 +171,13 @@ fn create_all(session: &mut Session, mut creates: Vec<Waiting>) {
     if creates.is_empty() {
         return;
     }
-    let outcomes = session.write(|transaction| {
+    let outcomes = session.write_at(|transaction, time| {
         // Another process may have held the lock for long: who has given up meanwhile gets no workspace.
         creates.retain(|waiting| !waiting.answer.is_closed());
-        creates.iter().map(|waiting| create_one(transaction, &waiting.creation)).collect::<Result<Vec<_>, Error>>()
+        creates
+            .iter()
+            .map(|waiting| create_one(transaction, &waiting.creation, time))
+            .collect::<Result<Vec<_>, Error>>()
     });
     match outcomes {
         Ok(outcomes) => {
@@ -209,11 +212,11 @@ fn is_its_own(error: &Error) -> bool {
 }
 
 /// Creates one workspace within a savepoint; the outer error is the whole transaction's.
-fn create_one(transaction: &Transaction<'_>, creation: &Creation) -> Result<Result<Created, Error>, Error> {
+fn create_one(transaction: &Transaction<'_>, creation: &Creation, time: i64) -> Result<Result<Created, Error>, Error> {
     // Prepared once: rusqlite's own savepoints are parsed each time.
     let run = |statement| transaction.prepare_cached(statement)?.execute([]);
     run("SAVEPOINT creation")?;
-    let outcome = match create::create(transaction, creation) {
+    let outcome = match create::create(transaction, creation, time) {
         // A trigger may have rolled back the whole transaction.
         Err(error) if is_its_own(&error) && !transaction.is_autocommit() => {
             run("ROLLBACK TO creation")?;
