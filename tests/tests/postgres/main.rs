@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 mod deployment;
+mod hosts;
 mod logins;
 mod quota;
 mod refusals;

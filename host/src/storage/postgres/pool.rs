@@ -1,16 +1,17 @@
 //! The connections of this process to one database.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_postgres::{Client, Config, Row, config::Host};
@@ -30,6 +31,9 @@ const WAIT: Duration = Duration::from_secs(2);
 /// lost too.
 const REACTION: Duration = Duration::from_secs(1);
 
+/// Time for which a host is tried alone before the next one is tried beside it: more than a session takes to open.
+const HEAD_START: Duration = Duration::from_millis(250);
+
 /// The connections of this process to one database. Clones share them.
 ///
 /// There are never more than the maximum at the server: a connection whose statement was given up keeps its
@@ -43,6 +47,8 @@ struct Inner {
     maximum: usize,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Session>>,
+    /// Index of the host that took the last session.
+    serving: AtomicUsize,
     /// There is a pooler in between that gives each transaction another session.
     pooler: AtomicBool,
     /// The settings that were last warned of.
@@ -67,6 +73,7 @@ impl Connections {
             maximum,
             permits: Arc::new(Semaphore::new(maximum)),
             idle: Mutex::default(),
+            serving: AtomicUsize::new(0),
             pooler: AtomicBool::new(false),
             warned: Mutex::default(),
         })))
@@ -95,18 +102,45 @@ impl Connections {
         Ok(Lease { session: Some(session), permit: Some(permit), connections: self.clone(), busy: false })
     }
 
-    /// Opens a session at the first host that takes it.
+    /// Opens a session at the host that takes it first. The one that took the last session is tried first, and the
+    /// others beside it where it does not answer soon: a machine that is down must not use up a request's time.
     async fn connect(&self) -> Result<Session, Failure> {
-        let mut refusals = Vec::new();
-        for server @ Server { config, .. } in &self.0.servers {
-            match timeout(address::connect_timeout(config), self.connect_to(server)).await {
-                Ok(Ok(session)) => return Ok(session),
-                Ok(Err(failure @ Failure::Misconfigured(..))) => return Err(failure),
-                Ok(Err(failure)) => refusals.push(format!("{}: {failure}", place(config))),
-                Err(_) => refusals.push(format!("{}: no session in time", place(config))),
+        let (hosts, first) = (self.0.servers.len(), self.0.serving.load(Relaxed));
+        let mut untried = (0..hosts).map(|number| (first + number) % hosts).peekable();
+        let (mut attempts, mut refusals) = (JoinSet::new(), Vec::new());
+        loop {
+            if let Some(host) = untried.next() {
+                let connections = self.clone();
+                attempts.spawn(async move { (host, connections.connect_in_time(host).await) });
+            }
+            let ended = match untried.peek() {
+                Some(_) => timeout(HEAD_START, attempts.join_next()).await,
+                None => Ok(attempts.join_next().await),
+            };
+            match ended {
+                Ok(Some(Ok((host, Ok(session))))) => {
+                    self.0.serving.store(host, Relaxed);
+                    return Ok(session);
+                }
+                Ok(Some(Ok((_, Err(failure @ Failure::Misconfigured(..)))))) => return Err(failure),
+                Ok(Some(Ok((_, Err(failure))))) => refusals.push(failure.to_string()),
+                Ok(Some(Err(error))) => refusals.push(error.to_string()),
+                Ok(None) => return Err(Failure::Unreached(refusals.join("; "))),
+                // The next host is tried beside this one.
+                Err(_) => {}
             }
         }
-        Err(Failure::Unreached(refusals.join("; ")))
+    }
+
+    /// Opens a session at the host of this index. Errors name the host.
+    async fn connect_in_time(&self, host: usize) -> Result<Session, Failure> {
+        let server @ Server { config, .. } = &self.0.servers[host];
+        let unreached = |reason: &dyn std::fmt::Display| Failure::Unreached(format!("{}: {reason}", place(config)));
+        match timeout(address::connect_timeout(config), self.connect_to(server)).await {
+            Ok(Err(failure @ Failure::Misconfigured(..))) => Err(failure),
+            Ok(opened) => opened.map_err(|failure| unreached(&failure)),
+            Err(_) => Err(unreached(&"no session in time")),
+        }
     }
 
     async fn connect_to(&self, Server { config, password_from }: &Server) -> Result<Session, Failure> {
@@ -196,10 +230,8 @@ impl Lease {
                 outcome
             }
             Err(_) => {
-                if let Some(ending) = self.give_up()
-                    && !matches!(timeout(REACTION, ending).await, Ok(Ok(true)))
-                {
-                    self.connections.close_idle();
+                if let Some(reaction) = self.give_up() {
+                    let _ = reaction.await;
                 }
                 Err(Failure::Lost("no answer in time".into()))
             }
@@ -231,16 +263,28 @@ impl Lease {
         Ok(session.client())
     }
 
-    /// Ends the session, and gives its permit back when the server's process is gone.
-    fn give_up(&mut self) -> Option<JoinHandle<bool>> {
+    /// Ends the session, and gives its permit back when the server's process is gone. Where the server does not
+    /// react, closes the idle connections too: they are no better. Returns what ends when that is decided.
+    fn give_up(&mut self) -> Option<oneshot::Receiver<()>> {
         let (session, permit) = (self.session.take()?, self.permit.take());
         // Without a runtime the process is about to end, and its connections with it.
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        Some(runtime.spawn(async move {
-            let ended = session.end().await;
+        let (connections, (decided, reaction)) = (self.connections.clone(), oneshot::channel());
+        runtime.spawn(async move {
+            let mut ending = pin!(session.end());
+            match timeout(REACTION, &mut ending).await {
+                Ok(true) => drop(decided),
+                reaction => {
+                    connections.close_idle();
+                    drop(decided);
+                    if reaction.is_err() {
+                        ending.await;
+                    }
+                }
+            }
             drop(permit);
-            ended
-        }))
+        });
+        Some(reaction)
     }
 }
 
