@@ -1,11 +1,13 @@
 //! Starts the real program on a real database, and speaks HTTP to it byte by byte, so that tests can
 //! send what no well-behaved client would.
 
+mod background;
 pub mod certificate;
 mod client;
 pub mod clock;
 pub mod disk;
 pub mod hostile;
+pub mod patroni;
 pub mod postgres;
 mod tenants;
 pub mod trials;

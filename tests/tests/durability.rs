@@ -3,11 +3,13 @@
 
 use anyhow::Result;
 use workspaces_tests::{
-    postgres,
+    patroni as cluster, postgres,
     trials::{
         Backend, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        parity, power_cut,
+        parity,
+        patroni::{self, Fault},
+        power_cut,
     },
 };
 
@@ -52,6 +54,27 @@ fn nothing_acknowledged_is_lost_when_a_standby_takes_over() -> Result<()> {
     assert_eq!((report.lost, report.partial), (0, 0), "{report:?}");
     assert!(report.back_after < std::time::Duration::from_secs(5), "{report:?}");
     Ok(())
+}
+
+/// Takes the primary of a Patroni cluster away once.
+fn failover_under_patroni(fault: Fault) -> Result<()> {
+    if !cluster::available()? {
+        return Ok(());
+    }
+    for failover in patroni::run(PROGRAM, &[fault], |_| {})? {
+        assert!(failover.is_clean(), "{failover}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_patroni_replaces_a_killed_primary() -> Result<()> {
+    failover_under_patroni(Fault::Kill)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_patroni_replaces_a_frozen_primary() -> Result<()> {
+    failover_under_patroni(Fault::Freeze)
 }
 
 fn each_key_once(backend: Backend, keys: usize) -> Result<()> {

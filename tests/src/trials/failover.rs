@@ -57,7 +57,7 @@ pub fn run(program: &str) -> Result<Report> {
     })?;
     let ids = load.into_acknowledged()?;
     drop(hosts);
-    let audit = Ledger::Postgres(&standby).audit(&ids)?;
+    let audit = Ledger::Postgres(Box::new(|sql| standby.psql(sql))).audit(&ids)?;
     ensure!(audit.workspaces >= ids.len() as u64, "{audit:?}");
     Ok(Report { acknowledged: ids.len() as u64, lost: audit.lost, partial: audit.partial, back_after })
 }

@@ -6,12 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
-use crate::postgres::Postgres;
+/// Function that runs SQL at a server.
+pub(super) type Psql<'a> = dyn Fn(&str) -> Result<String> + 'a;
 
-/// The rows of a database.
+/// Rows of a database.
 pub(super) enum Ledger<'a> {
     Sqlite(PathBuf),
-    Postgres(&'a Postgres),
+    /// A server, by a function that runs SQL there and returns the rows as psql prints them.
+    Postgres(Box<Psql<'a>>),
 }
 
 /// What the rows say; every number but `workspaces` is to be 0.
@@ -66,13 +68,13 @@ impl Ledger<'_> {
                     workspaces: u64::try_from(count("SELECT count(*) FROM account_workspace_ids")?)?,
                 })
             }
-            Self::Postgres(server) => {
+            Self::Postgres(psql) => {
                 let partial = PARTIAL.replace("{public}", "public.").replace("{workspaces}", "workspaces.");
                 let (mut lost, number) = (0, |text: &str| text.trim().parse::<u64>().context("no number from psql"));
                 // So many fit into an argument.
                 for ids in acknowledged.chunks(2000) {
                     let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
-                    lost += number(&server.psql(&format!(
+                    lost += number(&psql(&format!(
                         "SELECT count(*) FROM unnest('{{{}}}'::uuid[]) AS acknowledged (id) WHERE NOT EXISTS
                              (SELECT FROM public.account_workspace_ids w WHERE w.workspace_id = acknowledged.id)",
                         ids.join(",")
@@ -80,8 +82,8 @@ impl Ledger<'_> {
                 }
                 Ok(Audit {
                     lost,
-                    partial: number(&server.psql(&partial)?)?,
-                    workspaces: number(&server.psql("SELECT count(*) FROM public.account_workspace_ids")?)?,
+                    partial: number(&psql(&partial)?)?,
+                    workspaces: number(&psql("SELECT count(*) FROM public.account_workspace_ids")?)?,
                 })
             }
         }

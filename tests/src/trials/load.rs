@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
@@ -15,7 +15,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{World, ledger};
-use crate::Client;
+use crate::{Client, PATIENCE};
 
 /// Clients at once.
 const CLIENTS: usize = 64;
@@ -29,6 +29,8 @@ pub(super) struct Load {
     key: String,
     organization: String,
     ids: Mutex<Vec<Uuid>>,
+    /// Of these, those with an idempotency key.
+    keyed: Mutex<Vec<(String, Uuid)>>,
     /// How many were acknowledged by each server.
     acknowledged: Vec<AtomicU64>,
     wrong: Mutex<Option<String>>,
@@ -43,6 +45,7 @@ impl Load {
             key: world.key.clone(),
             organization: world.organization.clone(),
             ids: Mutex::default(),
+            keyed: Mutex::default(),
             wrong: Mutex::default(),
             stopped: AtomicBool::new(false),
         }
@@ -61,42 +64,64 @@ impl Load {
     /// Waits until each server has acknowledged so many more, or an answer was wrong.
     pub(super) fn wait_for_more(&self, more: u64) {
         for acknowledged in &self.acknowledged {
-            let before = acknowledged.load(Relaxed);
+            let (before, deadline) = (acknowledged.load(Relaxed), Instant::now() + PATIENCE);
             while acknowledged.load(Relaxed) < before + more && !self.stopped.load(Relaxed) {
+                if Instant::now() > deadline {
+                    self.fail(format!("none of {more} in {PATIENCE:?}"));
+                }
                 thread::sleep(Duration::from_millis(1));
             }
         }
     }
 
+    /// Creates until the load is stopped. A request with an idempotency key is sent again under it, to each server in
+    /// turn, until its outcome is known.
     fn create(&self, client: usize) {
-        let server = client % self.servers.len();
-        let connect = || Client::new(self.servers[server], &self.key);
-        let mut connection = connect();
+        let mut server = client % self.servers.len();
+        let connect = |server: usize| Client::new(self.servers[server], &self.key);
+        let (mut connection, mut key) = (connect(server), None);
         while !self.stopped.load(Relaxed) {
-            let (body, claim) = match client % 3 {
-                0 => (json!({"name": ledger::LINKED, "organization_id": self.organization}), None),
-                1 => (json!({"name": ledger::CLAIMED}), Some(Uuid::new_v4().to_string())),
-                _ => (json!({"name": "Plain"}), None),
+            let claim = (client % 3 == 1).then(|| key.get_or_insert_with(|| Uuid::new_v4().to_string()).clone());
+            let body = match client % 3 {
+                0 => json!({"name": ledger::LINKED, "organization_id": self.organization}).to_string(),
+                1 => Self::claimed_body(),
+                _ => json!({"name": "Plain"}).to_string(),
             };
-            match connection.create(&body.to_string(), claim.as_deref()) {
+            match connection.create(&body, claim.as_deref()) {
                 Ok(answer) if answer.status == 201 => {
                     let id = answer.json().ok().and_then(|body| body["workspace"]["id"].as_str()?.parse().ok());
                     match id {
-                        Some(id) => lock(&self.ids).push(id),
+                        Some(id) => {
+                            lock(&self.ids).push(id);
+                            lock(&self.keyed).extend(key.take().map(|key| (key, id)));
+                        }
                         None => self.fail(format!("201 without an id: {answer:?}")),
                     }
                     self.acknowledged[server].fetch_add(1, Relaxed);
                 }
-                // The database is down, or has just gone: nothing was written, or nobody knows.
-                Ok(answer) if matches!(answer.status, 500 | 503) => thread::sleep(PAUSE),
+                // The database is down, or has just gone: nothing was written, or the outcome is not known.
+                Ok(answer) if matches!(answer.status, 500 | 503) => {
+                    thread::sleep(PAUSE);
+                    if claim.is_some() {
+                        server = (server + 1) % self.servers.len();
+                        connection = connect(server);
+                    }
+                }
+                // The server that was asked before is still at it.
+                Ok(answer) if answer.status == 409 && claim.is_some() => thread::sleep(PAUSE),
                 Ok(answer) => self.fail(format!("{answer:?}")),
                 // The server is gone.
                 Err(_) => {
                     thread::sleep(PAUSE);
-                    connection = connect();
+                    connection = connect(server);
                 }
             }
         }
+    }
+
+    /// Returns the body of the requests with an idempotency key.
+    pub(super) fn claimed_body() -> String {
+        json!({"name": ledger::CLAIMED}).to_string()
     }
 
     fn fail(&self, seen: String) {
@@ -104,11 +129,27 @@ impl Load {
         self.stop();
     }
 
-    /// The ids of what was acknowledged.
-    pub(super) fn into_acknowledged(self) -> Result<Vec<Uuid>> {
-        if let Some(seen) = &*lock(&self.wrong) {
-            bail!("an answer that no client may get: {seen}");
+    fn require_right_answers(&self) -> Result<()> {
+        match &*lock(&self.wrong) {
+            Some(seen) => bail!("an answer that no client may get: {seen}"),
+            None => Ok(()),
         }
+    }
+
+    /// Returns the ids that were acknowledged until now.
+    pub(super) fn acknowledged_so_far(&self) -> Result<Vec<Uuid>> {
+        self.require_right_answers()?;
+        Ok(lock(&self.ids).clone())
+    }
+
+    /// Returns the ids that were acknowledged under an idempotency key until now.
+    pub(super) fn acknowledged_by_key(&self) -> Vec<(String, Uuid)> {
+        lock(&self.keyed).clone()
+    }
+
+    /// Returns the ids of what was acknowledged.
+    pub(super) fn into_acknowledged(self) -> Result<Vec<Uuid>> {
+        self.require_right_answers()?;
         Ok(std::mem::take(&mut *lock(&self.ids)))
     }
 }

@@ -12,7 +12,9 @@ use workspaces_tests::{
         kill_loop::{self, Victim},
         malformed,
         neighbour_rates::{self, Trouble},
-        neighbours, overload, parity, power_cut, program, slow, swaps, throughput,
+        neighbours, overload, parity,
+        patroni::{self, Fault},
+        power_cut, program, slow, swaps, throughput,
     },
 };
 
@@ -58,6 +60,11 @@ enum Trial {
     },
     /// Kill a PostgreSQL primary under load and promote its standby
     Failover {
+        #[arg(long, default_value_t = 1)]
+        times: usize,
+    },
+    /// Kill, freeze and cut off from etcd the primary of a Patroni cluster under load
+    Patroni {
         #[arg(long, default_value_t = 1)]
         times: usize,
     },
@@ -191,6 +198,15 @@ fn main() -> Result<()> {
             for _ in 0..times {
                 println!("{:?}", failover::run(&program)?);
             }
+        }
+        Trial::Patroni { times } => {
+            let faults: Vec<_> = std::iter::repeat_n(Fault::ALL, times).flatten().collect();
+            let failovers = patroni::run(&program, &faults, |failover| {
+                println!("{failover}");
+                let _ = std::io::stdout().flush();
+            })?;
+            let wrong = failovers.iter().filter(|failover| !failover.is_clean()).count();
+            ensure!(wrong == 0, "{wrong} of {} failovers lost, doubled or took too long", failovers.len());
         }
         Trial::Slow { connections } => println!("{:?}", slow::run(&program, connections)?),
         Trial::Canary { reuses } => {

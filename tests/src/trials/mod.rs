@@ -13,6 +13,7 @@ pub mod neighbour_rates;
 pub mod neighbours;
 pub mod overload;
 pub mod parity;
+pub mod patroni;
 pub mod power_cut;
 pub mod slow;
 pub mod swaps;
@@ -66,7 +67,7 @@ impl World {
 
     fn ledger(&self) -> Ledger<'_> {
         match &self.postgres {
-            Some(server) => Ledger::Postgres(server),
+            Some(server) => Ledger::Postgres(Box::new(|sql| server.psql(sql))),
             None => Ledger::Sqlite(self.deployment.database()),
         }
     }
