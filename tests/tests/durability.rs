@@ -124,6 +124,7 @@ fn a_power_cut_at_a_close_loses_and_damages_nothing_also_after_a_failed_sync() -
     for after_failed_sync in [false, true] {
         let report = power_cut::close(40, after_failed_sync)?;
         assert_eq!((report.creates, report.lost, report.partial, report.damaged), (40, 0, 0, 0), "{report:?}");
+        assert_eq!(report.touched, 0, "{report:?}");
         assert!(report.disks > 60, "{report:?}");
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Cuts the power at every sync boundary of a workload: all that was not synced is gone, or a part of it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
 
 use anyhow::{Result, ensure};
 use uuid::Uuid;
@@ -37,6 +37,8 @@ pub struct Report {
     pub partial: u64,
     /// Disks on which the database can't be read, or fails its integrity check.
     pub damaged: usize,
+    /// Files that were written or deleted while a database was closed whose sync had failed; none may be.
+    pub touched: usize,
 }
 
 /// Runs the workload and looks at every disk that a cut may leave.
@@ -114,8 +116,8 @@ async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Re
     Ok(ids)
 }
 
-/// Cuts the power while a database is closed, and after: with all of its writes synced, or after a sync that failed,
-/// when the log must not be copied.
+/// Cuts the power while a database is closed, and after: with all of its writes synced, or after a sync that failed.
+/// The files are left as they are then: the disk's word on any further write is worth nothing.
 ///
 /// # Errors
 ///
@@ -140,6 +142,10 @@ pub fn close(creates: usize, after_failed_sync: bool) -> Result<Report> {
             ensure!(matches!(failed, Err(Error::Unknown(_))) && disk.heal().hit.is_some(), "{failed:?}");
             Ok(())
         })?;
+        let left = files(folder.path())?;
+        drop(database);
+        let closed = files(folder.path())?;
+        report.touched = left.iter().filter(|(name, bytes)| closed.get(*name) != Some(bytes)).count();
     }
     report.boundaries = disk.take_log().cuts(|cut| {
         let acknowledged: Vec<_> =
@@ -153,6 +159,18 @@ pub fn close(creates: usize, after_failed_sync: bool) -> Result<Report> {
         Ok(())
     })?;
     Ok(report)
+}
+
+/// Returns the files of a folder, but for the index of the log, which is no part of the database.
+fn files(folder: &Path) -> Result<BTreeMap<OsString, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.path().to_string_lossy().ends_with("-shm") {
+            files.insert(entry.file_name(), fs::read(entry.path())?);
+        }
+    }
+    Ok(files)
 }
 
 fn look(path: &Path, acknowledged: &[Uuid]) -> Result<Audit> {
