@@ -131,10 +131,7 @@ impl Jwt {
                 tracing::info!(issuer, subject = name, "no account is linked: `workspaces account link` links one");
                 Err(Denial::NoAccount)
             }
-            Err(error) => {
-                tracing::error!(%error, "can't look up the account of a token");
-                Err(Denial::Unavailable)
-            }
+            Err(error) => Err(Denial::of_database(error)),
         }
     }
 

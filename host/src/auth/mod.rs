@@ -10,6 +10,8 @@ pub mod subject;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use crate::storage;
+
 pub use credential::Credential;
 
 /// Decides who a caller is and what it may reach.
@@ -41,6 +43,23 @@ pub trait Auth: Send + Sync + 'static {
         account: Option<Uuid>,
         organization: Option<Uuid>,
     ) -> Result<Grant, Denial>;
+}
+
+impl Denial {
+    /// Returns the denial for a failure of the database, and logs it.
+    pub(crate) fn of_database(error: storage::Error) -> Self {
+        match error {
+            // An error of the database's own, which logs it once as that.
+            storage::Error::Misconfigured(_) => {
+                tracing::warn!(%error, "access could not be checked");
+                Self::Misconfigured
+            }
+            _ => {
+                tracing::error!(%error, "access could not be checked");
+                Self::Unavailable
+            }
+        }
+    }
 }
 
 /// The account that a valid credential stands for.
@@ -102,6 +121,10 @@ pub enum Denial {
     /// The account may not link to the organization, or there is none of that id.
     #[error("no access to the organization")]
     OrganizationForbidden,
+    /// The database that would know can't be used as it is set up: its schema, or the rights of its role. The
+    /// implementation has logged why.
+    #[error("access can't be checked as the database is set up")]
+    Misconfigured,
     /// It can't be found out now; the implementation has logged why.
     #[error("access can't be checked now")]
     Unavailable,

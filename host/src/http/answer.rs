@@ -52,6 +52,9 @@ impl IntoResponse for Refusal {
             Self::Route(status, message) => (status, message),
             Self::Operation(error) => match error {
                 Error::Credential(Denial::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, TRY_LATER.into()),
+                Error::Credential(Denial::Misconfigured) | Error::Misconfigured => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, MISCONFIGURED.into())
+                }
                 Error::Credential(Denial::NoAccount) => (StatusCode::FORBIDDEN, NO_ACCOUNT.into()),
                 Error::Credential(_) => (StatusCode::UNAUTHORIZED, NOT_VALID.into()),
                 Error::InvalidRequest(message) => (StatusCode::BAD_REQUEST, message),
@@ -62,7 +65,6 @@ impl IntoResponse for Refusal {
                 Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, KEY_REUSED.into()),
                 Error::QuotaReached(period) => (StatusCode::FORBIDDEN, quota_reached(period)),
                 Error::Refused => (StatusCode::BAD_REQUEST, REFUSED.into()),
-                Error::Misconfigured => (StatusCode::INTERNAL_SERVER_ERROR, MISCONFIGURED.into()),
                 Error::InFlight => (StatusCode::CONFLICT, IN_FLIGHT.into()),
                 Error::Claims(cause) => {
                     tracing::error!(%cause, "claims can't be looked up");

@@ -95,7 +95,12 @@ impl wit_auth::Host for State {
         let answer = self.auth.authorize(&self.caller, account.map(Uuid::from), organization.map(Uuid::from));
         Ok(match self.turn.lend_during(answer).await {
             Ok(grant) => Ok(self.grants.push(Grant { grant, used: false })?),
-            Err(denial) => Err(denial.into()),
+            Err(denial) => {
+                if denial == auth::Denial::Misconfigured && matches!(self.write, Write::None) {
+                    self.write = Write::Refused(storage::Error::Misconfigured(denial.to_string()));
+                }
+                Err(denial.into())
+            }
         })
     }
 }
@@ -144,7 +149,9 @@ impl wit_storage::Host for State {
             Err(error) => {
                 match error {
                     _ if std::mem::replace(&mut self.storage_failed, true) => {}
-                    storage::Error::Unknown(_) | storage::Error::Unavailable(_) | storage::Error::Misconfigured(_) => {
+                    // The database logs it once as an error.
+                    storage::Error::Misconfigured(_) => tracing::warn!(%error, "storage created no workspace"),
+                    storage::Error::Unknown(_) | storage::Error::Unavailable(_) => {
                         tracing::error!(%error, "storage created no workspace")
                     }
                     _ => tracing::info!(%error, "storage created no workspace"),
@@ -180,7 +187,8 @@ impl From<auth::Denial> for wit_auth::Denial {
             auth::Denial::Unauthenticated(_) => Self::Unauthenticated,
             auth::Denial::NoAccount | auth::Denial::AccountForbidden => Self::AccountForbidden,
             auth::Denial::OrganizationForbidden => Self::OrganizationForbidden,
-            auth::Denial::Unavailable => Self::Unavailable,
+            // The contract has no case for the first: the host answers the client itself, see `Write::Refused`.
+            auth::Denial::Misconfigured | auth::Denial::Unavailable => Self::Unavailable,
         }
     }
 }

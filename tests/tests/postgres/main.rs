@@ -6,6 +6,7 @@ mod hosts;
 mod logins;
 mod quota;
 mod refusals;
+mod rights;
 mod standby;
 
 use std::time::{Duration, Instant};

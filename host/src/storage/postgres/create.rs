@@ -195,8 +195,9 @@ impl Postgres {
 
     /// Finds the workspace of an earlier request with this claim.
     pub(super) async fn find_claim(&self, claim: &Claim) -> Result<Option<Workspace>, Error> {
-        let rows = self.read(&FIND_CLAIMED, &[&claim.caller_id, &Claim::ROUTE, &claim.key.as_str()]).await?;
-        rows.first().map(|row| claimed(row, claim)?).transpose()
+        let values: Values<'_> = &[&claim.caller_id, &Claim::ROUTE, &claim.key.as_str()];
+        let of = |rows: &[Row]| rows.first().map(|row| claimed(row, claim)).transpose();
+        self.read(&FIND_CLAIMED, values, of).await?.transpose()
     }
 }
 

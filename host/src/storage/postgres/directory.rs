@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
-use super::{Postgres, column, failure::Failure, session::Statement};
+use super::{Postgres, column, failure::Failure, only, session::Statement};
 use crate::{
     auth::{
         access::{Facts, Question},
@@ -38,7 +38,6 @@ pub(super) const FACTS: Statement = Statement {
 #[async_trait]
 impl Directory for Postgres {
     async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error> {
-        let rows = self.read(&FIND_KEY, &[&hash]).await?;
         let key = |row: &Row| {
             Ok::<_, Failure>(StoredKey {
                 id: column(row, "id")?,
@@ -46,18 +45,20 @@ impl Directory for Postgres {
                 expires_at: column(row, "expires_at")?,
             })
         };
-        Ok(rows.first().map(key).transpose()?)
+        self.read(&FIND_KEY, &[&hash], |rows| rows.first().map(key).transpose()).await
     }
 
     async fn facts(&self, question: &Question) -> Result<Facts, Error> {
         let Question { caller, account, organization, administrators } = question;
-        let rows = self.read(&FACTS, &[caller, account, organization, administrators]).await?;
-        let row = rows.first().ok_or_else(|| Error::Unavailable("the statement returned no row".into()))?;
-        Ok(Facts {
-            account_exists: column(row, "account_exists")?,
-            caller_is_administrator: column(row, "caller_is_administrator")?,
-            shares_organization: column(row, "shares_organization")?,
-            account_is_member: column(row, "account_is_member")?,
-        })
+        let of = |rows: &[Row]| {
+            let row = only(rows)?;
+            Ok(Facts {
+                account_exists: column(row, "account_exists")?,
+                caller_is_administrator: column(row, "caller_is_administrator")?,
+                shares_organization: column(row, "shares_organization")?,
+                account_is_member: column(row, "account_is_member")?,
+            })
+        };
+        self.read(&FACTS, &[caller, account, organization, administrators], of).await
     }
 }

@@ -1,18 +1,23 @@
-//! Health of the database, as the last writes showed it.
+//! Health of the database, as the last statements showed it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::storage::{Created, Error};
 
-/// The error that the last creates met, where it is the database's and not the request's. Clones share it.
+/// The error that the last statements met, where it is the database's and not the request's. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health(Arc<Mutex<Option<Error>>>);
 
 impl Health {
-    /// Remembers what a create says of the database.
+    /// Remembers what a create says of the database. One that succeeds says nothing of the statements that others need.
     pub(super) fn observe(&self, outcome: &Result<Created, Error>) {
         match outcome {
-            Ok(_) => self.clear(),
+            Ok(_) => {
+                let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if !matches!(*last, Some(Error::Misconfigured(_))) {
+                    *last = None;
+                }
+            }
             Err(error) => self.observe_error(error),
         }
     }
@@ -24,7 +29,7 @@ impl Health {
         }
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(error, Error::Misconfigured(_)) && last.as_ref() != Some(error) {
-            tracing::error!(%error, "the database takes no workspaces until an operator changes it");
+            tracing::error!(%error, "the database can't be used as it is set up: an operator has to change it");
         }
         *last = Some(error.clone());
     }

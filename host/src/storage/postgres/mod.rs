@@ -85,12 +85,16 @@ impl Postgres {
             true => Box::pin(requirements::check(&connections)).await?,
             false => maintenance::require_schema(&connections).await?,
         }
-        let swept = connections.clone();
+        let health = Health::default();
+        let (swept, observer) = (connections.clone(), health.clone());
         let sweeping = Sweeping::start(move |limit| {
-            let swept = swept.clone();
-            async move { maintenance::forget_claims(&swept, limit).await }
+            let (swept, observer) = (swept.clone(), observer.clone());
+            async move {
+                let forgotten = maintenance::forget_claims(&swept, limit).await;
+                forgotten.inspect_err(|failure| observer.observe_error(&failure.clone().into()))
+            }
         });
-        Ok(Self { connections, health: Health::default(), tenant: None, _sweeping: Arc::new(sweeping) })
+        Ok(Self { connections, health, tenant: None, _sweeping: Arc::new(sweeping) })
     }
 
     /// Makes the tables that are missing, all or none: the deployment's where there are none, and the
@@ -105,8 +109,25 @@ impl Postgres {
         Box::pin(requirements::check(&connections)).await
     }
 
-    /// Runs a statement that may be run twice until there is an answer.
-    async fn read(&self, statement: &Statement, values: Values<'_>) -> Result<Vec<Row>, Error> {
+    /// Runs a statement that may be run twice until there is an answer, and reads its rows.
+    async fn read<T>(
+        &self,
+        statement: &Statement,
+        values: Values<'_>,
+        of: impl FnOnce(&[Row]) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let rows = self.rows(statement, values).await?;
+        of(&rows).map_err(|failure| self.observed(failure))
+    }
+
+    /// Returns the error of a statement that only reads, of which the database's health takes note.
+    fn observed(&self, failure: Failure) -> Error {
+        let error = Error::from(failure);
+        self.health.observe_error(&error);
+        error
+    }
+
+    async fn rows(&self, statement: &Statement, values: Values<'_>) -> Result<Vec<Row>, Error> {
         let deadline = Instant::now() + READ_TIMEOUT;
         loop {
             match self.connections.query(statement, values).await {
@@ -122,11 +143,7 @@ impl Postgres {
                     }
                     sleep(create::PAUSE).await;
                 }
-                Err(failure) => {
-                    let error = Error::from(failure);
-                    self.health.observe_error(&error);
-                    return Err(error);
-                }
+                Err(failure) => return Err(self.observed(failure)),
             }
         }
     }
@@ -150,7 +167,7 @@ impl Storage for Postgres {
     /// Asks the server for an answer. After a write that failed, tries one and rolls it back.
     async fn ready(&self) -> Result<(), Error> {
         if !self.health.is_doubtful() {
-            return self.read(&Statement { sql: "SELECT 1", types: &[] }, &[]).await.map(drop);
+            return self.rows(&Statement { sql: "SELECT 1", types: &[] }, &[]).await.map(drop);
         }
         requirements::check(&self.connections).await.map_err(|error| match error {
             DatabaseError::Storage(error) => error,
@@ -159,6 +176,11 @@ impl Storage for Postgres {
         self.health.clear();
         Ok(())
     }
+}
+
+/// Returns the row of a statement that always returns one.
+fn only(rows: &[Row]) -> Result<&Row, Failure> {
+    rows.first().ok_or_else(|| Failure::Failed("the statement returned no row".into()))
 }
 
 /// Returns a value of a row. A table of another shape than this version's is no reason to panic.

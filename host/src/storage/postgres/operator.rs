@@ -33,6 +33,14 @@ macro_rules! keys {
     };
 }
 
+pub(super) const KEYS_OF_ANOTHER_PEPPER: Statement = Statement {
+    sql: keys!(
+        "JOIN workspaces.key_peppers ON key_id = id
+        WHERE pepper <> $1 ORDER BY account_api_keys.created_at, id"
+    ),
+    types: &[Type::TEXT],
+};
+
 #[async_trait]
 impl Database for Postgres {
     fn for_tenant(&self, tenant: &str, quota: Quota) -> Arc<dyn Storage> {
@@ -171,14 +179,7 @@ impl Database for Postgres {
     }
 
     async fn keys_of_another_pepper(&self, check: &str) -> Result<Vec<ApiKey>, DatabaseError> {
-        const FIND: Statement = Statement {
-            sql: keys!(
-                "JOIN workspaces.key_peppers ON key_id = id
-                WHERE pepper <> $1 ORDER BY account_api_keys.created_at, id"
-            ),
-            types: &[Type::TEXT],
-        };
-        self.connections.query(&FIND, &[&check]).await?.iter().map(api_key).collect()
+        self.connections.query(&KEYS_OF_ANOTHER_PEPPER, &[&check]).await?.iter().map(api_key).collect()
     }
 
     async fn workspaces(&self, account: Option<Uuid>) -> Result<Vec<WorkspaceRow>, DatabaseError> {

@@ -61,8 +61,8 @@ impl Postgres {
     /// request, or with the refusal.
     pub(super) async fn answer_over_quota(&self, claim: Option<&Claim>) -> Result<Option<Created>, Error> {
         let Some(tenant) = &self.tenant else { return Ok(None) };
-        let rows = self.read(&NEXT, &[&tenant.name]).await?;
-        let Some(period) = tenant.exceeded(rows.first())? else { return Ok(None) };
+        let exceeded = self.read(&NEXT, &[&tenant.name], |rows| tenant.exceeded(rows.first())).await?;
+        let Some(period) = exceeded else { return Ok(None) };
         if let Some(claim) = claim
             && let Some(workspace) = self.find_claim(claim).await?
         {

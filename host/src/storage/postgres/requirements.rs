@@ -9,17 +9,21 @@ use super::{
     DatabaseError, column, create, directory,
     failure::Failure,
     maintenance::{self, MAKE_THEM, SWEEP},
+    operator,
     pool::{Connections, Lease},
     quota,
     session::Statement,
     subject,
 };
 
-/// Statements of requests.
-const STATEMENTS: [&Statement; 11] = [
+/// Statements that a running host needs.
+const STATEMENTS: [&Statement; 14] = [
     &directory::FIND_KEY,
     &directory::FACTS,
     &subject::FIND,
+    &subject::FORGET,
+    &subject::CREATE,
+    &operator::KEYS_OF_ANOTHER_PEPPER,
     &create::CREATE_OWN,
     &create::CREATE,
     &create::FIND_CREATED,
@@ -34,8 +38,8 @@ const STATEMENTS: [&Statement; 11] = [
 static EXPLAINED: LazyLock<Vec<String>> =
     LazyLock::new(|| STATEMENTS.iter().map(|statement| format!("EXPLAIN {}", statement.sql)).collect());
 
-/// Rights that the statements of requests need, by table.
-const RIGHTS: [(&str, &[&str]); 10] = [
+/// Rights that these statements need, by table.
+const RIGHTS: [(&str, &[&str]); 11] = [
     ("public.accounts", &["SELECT", "INSERT"]),
     ("public.account_info", &["SELECT", "INSERT"]),
     ("public.account_workspace_ids", &["SELECT", "INSERT"]),
@@ -45,8 +49,8 @@ const RIGHTS: [(&str, &[&str]); 10] = [
     ("workspaces.schema_version", &["SELECT"]),
     ("workspaces.idempotency_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("workspaces.quota_usage", &["SELECT", "INSERT", "UPDATE"]),
-    // To make accounts for subjects, INSERT, UPDATE and DELETE too.
-    ("workspaces.token_subjects", &["SELECT"]),
+    ("workspaces.token_subjects", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("workspaces.key_peppers", &["SELECT"]),
 ];
 
 /// Asserts that the tables are there in the shape that the statements expect, that the role has the rights for
@@ -55,7 +59,8 @@ pub(super) async fn check(connections: &Connections) -> Result<(), DatabaseError
     require_usage(connections).await?;
     match maintenance::require_schema(connections).await {
         Err(DatabaseError::Storage(_)) | Ok(()) => {}
-        Err(error) => return Err(error),
+        // The version itself may be what the role can't read.
+        Err(error) => return Err(missing_rights(connections).await?.unwrap_or(error)),
     }
     for (sql, statement) in EXPLAINED.iter().zip(STATEMENTS) {
         let values: Vec<_> = statement.types.iter().map(null).collect();

@@ -1,10 +1,10 @@
 //! Accounts of the subjects of identity providers.
 
 use async_trait::async_trait;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{Postgres, column, session::Statement};
+use super::{Postgres, column, only, session::Statement};
 use crate::{
     auth::subject::{Subject, Subjects},
     storage::{DatabaseError, Error},
@@ -21,7 +21,7 @@ pub(super) const FIND: Statement = Statement {
 
 /// Deletes a link to an account that was deleted. A statement before [`CREATE`], which can't tell such a link from one
 /// that another transaction has just committed.
-const FORGET: Statement = Statement {
+pub(super) const FORGET: Statement = Statement {
     sql: "DELETE FROM workspaces.token_subjects WHERE issuer = $1 AND subject = $2
             AND NOT EXISTS (SELECT FROM public.accounts WHERE id = account_id)",
     types: &[Type::TEXT, Type::TEXT],
@@ -29,7 +29,7 @@ const FORGET: Statement = Statement {
 
 /// Waits for a transaction that links the same subject now, and returns its account. The account is written only where
 /// this statement made the link; run again with the same id, it writes nothing new.
-const CREATE: Statement = Statement {
+pub(super) const CREATE: Statement = Statement {
     sql: "WITH linked AS (
             INSERT INTO workspaces.token_subjects AS known (issuer, subject, account_id) VALUES ($1, $2, $3)
             ON CONFLICT (issuer, subject) DO UPDATE SET issuer = known.issuer
@@ -49,16 +49,14 @@ const CREATE: Statement = Statement {
 impl Subjects for Postgres {
     async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, Error> {
         let Subject { issuer, name } = subject;
-        let rows = self.read(&FIND, &[issuer, name, &account]).await?;
-        Ok(rows.first().map(|row| column(row, "account")).transpose()?.flatten())
+        self.read(&FIND, &[issuer, name, &account], |rows| column(only(rows)?, "account")).await
     }
 
     async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, Error> {
         let Subject { issuer, name } = subject;
-        self.read(&FORGET, &[issuer, name]).await?;
-        let rows = self.read(&CREATE, &[issuer, name, &Uuid::now_v7()]).await?;
-        let row = rows.first().ok_or_else(|| Error::Unavailable("the statement returned no row".into()))?;
-        Ok(column(row, "account_id")?)
+        self.rows(&FORGET, &[issuer, name]).await?;
+        let of = |rows: &[Row]| column(only(rows)?, "account_id");
+        self.read(&CREATE, &[issuer, name, &Uuid::now_v7()], of).await
     }
 }
 

@@ -152,6 +152,9 @@ impl Session {
     /// Takes in the error of a write, where it is not about one workspace alone.
     pub(super) fn failed(&mut self, error: &Error) {
         if matches!(error, Error::Misconfigured(_) | Error::Unavailable(_) | Error::Unknown(_)) {
+            if matches!(error, Error::Misconfigured(_)) && self.fault.as_ref() != Some(error) {
+                tracing::error!(%error, "the database takes no workspaces: an operator has to change it");
+            }
             self.fault = Some(error.clone());
         }
     }
