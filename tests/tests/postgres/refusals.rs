@@ -1,6 +1,9 @@
 //! Refusals of the deployment's own rules, and faults of its schema.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use workspaces_host::{
@@ -12,7 +15,7 @@ use workspaces_host::{
 };
 use workspaces_tests::{Deployment, postgres as server};
 
-use super::{PROGRAM, claim, connect, deployed, own_grant, rows};
+use super::{PROGRAM, claim, connect, deployed, own_grant, rows, until};
 
 const DROP_ROW: &str = "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
 const NEW_ID: &str = "CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS
@@ -81,6 +84,32 @@ async fn what_the_databases_own_rules_refuse_is_refused_at_once_and_creates_noth
         server.psql(&mends)?;
         database.create_workspace(&linked, &long, None).await.with_context(|| mends.clone())?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unique_violation_after_a_lost_answer_is_not_taken_for_the_creates_own() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = Arc::new(deployed().await?);
+    let database = connect(&server).await?;
+    let grant = own_grant(&database).await?;
+    server.psql("CREATE UNIQUE INDEX rule ON accounts (name)")?;
+    // Another transaction takes the name, and keeps the create waiting meanwhile.
+    let other = server.clone();
+    let takes = "BEGIN; INSERT INTO accounts (name) VALUES ('A1'); SELECT pg_sleep(3); COMMIT";
+    let other = tokio::task::spawn_blocking(move || other.psql(takes));
+    until(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", "1").await?;
+    let (again, grant) = (database.clone(), grant.clone());
+    let answer = tokio::spawn(async move { again.create_workspace(&grant, "A1", None).await });
+    let waits = "FROM pg_stat_activity WHERE usename = 'service' AND wait_event_type = 'Lock'";
+    until(&server, &format!("SELECT count(*) {waits}"), "1").await?;
+    server.psql(&format!("SELECT pg_terminate_backend(pid) {waits}"))?;
+    let outcome = answer.await?;
+    assert!(matches!(outcome, Err(Error::Unknown(_) | Error::Refused(_))), "{outcome:?}");
+    other.await??;
+    assert_eq!(server.psql("SELECT count(*) FROM account_workspace_ids")?, "0");
     Ok(())
 }
 

@@ -96,6 +96,32 @@ async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_known() -> Res
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_the_standby_never_confirms_is_not_known() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let primary = deployed().await?;
+    let standby = primary.standby()?;
+    let database = connect(&primary).await?;
+    let grant = own_grant(&database).await?;
+    standby.pause()?;
+    for is_lost in [true, false] {
+        let (again, grant) = (database.clone(), grant.clone());
+        let answer = tokio::spawn(async move { again.create_workspace(&grant, "x", None).await });
+        until(&primary, WAITING, "1").await?;
+        if is_lost {
+            primary.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")?;
+        }
+        let outcome = answer.await?;
+        assert!(matches!(outcome, Err(Error::Unknown(_))), "connection lost {is_lost}: {outcome:?}");
+    }
+    // Both are there on the primary: an answer that nothing was created would have been wrong.
+    assert_eq!(primary.psql("SELECT count(*) FROM account_workspace_ids")?, "2");
+    standby.resume()?;
+    Ok(())
+}
+
 #[test]
 fn a_stalled_standby_leaves_the_host_no_more_connections_than_its_own() -> Result<()> {
     if !server::available()? {
