@@ -98,7 +98,7 @@ async fn a_unique_violation_after_a_lost_answer_is_not_taken_for_the_creates_own
     server.psql("CREATE UNIQUE INDEX rule ON accounts (name)")?;
     // Another transaction takes the name, and keeps the create waiting meanwhile.
     let other = server.clone();
-    let takes = "BEGIN; INSERT INTO accounts (name) VALUES ('A1'); SELECT pg_sleep(3); COMMIT";
+    let takes = "BEGIN; INSERT INTO accounts (name) VALUES ('A1'); SELECT pg_sleep(1.5); COMMIT";
     let other = tokio::task::spawn_blocking(move || other.psql(takes));
     until(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", "1").await?;
     let (again, grant) = (database.clone(), grant.clone());
