@@ -191,6 +191,14 @@ mod tests {
         assert!(Token::parse(&format!("{}{}", with_header(r#"{"alg":"ES256"}"#), "A".repeat(MAX_TOKEN))).is_err());
     }
 
+    #[test]
+    fn a_token_may_have_the_maximum_length() {
+        let token = with_header(r#"{"alg":"ES256"}"#);
+        let padding = |length: usize| format!("{token}{}", "A".repeat(length - token.len()));
+        assert!(Token::parse(&padding(MAX_TOKEN)).is_ok());
+        assert!(Token::parse(&padding(MAX_TOKEN + 1)).is_err());
+    }
+
     /// The claims of access or id tokens as each provider documents them, at 1,700,000,000.
     #[test]
     fn tokens_of_documented_providers_are_taken() {
@@ -275,6 +283,13 @@ mod tests {
 
     fn check(claims: &Value, issuer: &str, audience: &str) -> Result<(), Reason> {
         Claims(claims.as_object().cloned().unwrap_or_default()).check(&Options::new(issuer, audience), 1_700_000_000.0)
+    }
+
+    #[test]
+    fn claims_at_their_limits_are_taken() {
+        let longest = "s".repeat(255);
+        let claims = json!({"iss": "i", "aud": "a", "sub": longest, "exp": 1_699_999_970.5, "nbf": 1_700_000_030, "iat": 1_700_000_030});
+        assert_eq!(check(&claims, "i", "a"), Ok(()));
     }
 
     #[test]
