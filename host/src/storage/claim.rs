@@ -62,7 +62,7 @@ impl Claim {
 
     /// How long a claim is kept at least. The draft standard (draft-ietf-httpapi-idempotency-key-header)
     /// leaves it to the service; a day is what the field does.
-    pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+    pub const KEPT: Duration = Duration::from_hours(24);
 
     /// A caller's claim to `key` for `request`.
     pub fn new(caller: &Caller, key: IdempotencyKey, request: &CreateWorkspaceRequest) -> Self {
@@ -94,6 +94,12 @@ mod tests {
         for bad in ["", " ", "a b", "a\tb", "é", "\u{7f}", &"k".repeat(256)] {
             assert_eq!(IdempotencyKey::new(bad), Err(InvalidKey), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn debug_output_has_no_text_of_the_key() -> Result<(), InvalidKey> {
+        assert_eq!(format!("{:?}", IdempotencyKey::new("secret")?), "IdempotencyKey(…)");
+        Ok(())
     }
 
     #[test]
