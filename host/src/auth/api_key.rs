@@ -67,7 +67,7 @@ impl Auth for ApiKeys {
         if !is_well_formed(key) {
             return Err(Denial::Unauthenticated("API key malformed"));
         }
-        let found = self.directory.find_key(&self.pepper.hash(key)).await.map_err(Denial::of_database)?;
+        let found = self.directory.find_key(&self.pepper.hash(key)).await.map_err(Denial::from)?;
         match found {
             Some(key) if is_valid_at(key.expires_at, now()) => {
                 Ok(Caller { account_id: key.account_id, key_id: Some(key.id) })
@@ -86,7 +86,7 @@ impl Auth for ApiKeys {
         let question = Question::new(caller, account, organization, self.administrators);
         let facts = match question.is_own() {
             true => Facts::OWN,
-            false => self.directory.facts(&question).await.map_err(Denial::of_database)?,
+            false => self.directory.facts(&question).await.map_err(Denial::from)?,
         };
         question.decide(facts).map(|grant| Grant { key_id: caller.key_id, ..grant })
     }

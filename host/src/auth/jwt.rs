@@ -131,7 +131,7 @@ impl Jwt {
                 tracing::info!(issuer, subject = name, "no account is linked: `workspaces account link` links one");
                 Err(Denial::NoAccount)
             }
-            Err(error) => Err(Denial::of_database(error)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -45,14 +45,19 @@ pub trait Auth: Send + Sync + 'static {
     ) -> Result<Grant, Denial>;
 }
 
-impl Denial {
+impl From<storage::Error> for Denial {
     /// Returns the denial for a failure of the database, and logs it.
-    pub(crate) fn of_database(error: storage::Error) -> Self {
+    fn from(error: storage::Error) -> Self {
         match error {
             // An error of the database's own, which logs it once as that.
             storage::Error::Misconfigured(_) => {
                 tracing::warn!(%error, "access could not be checked");
                 Self::Misconfigured
+            }
+            // An account for a subject, by a rule of the database's own.
+            storage::Error::Refused(_) => {
+                tracing::warn!(%error, "no account was made for the subject of a token");
+                Self::NoAccount
             }
             _ => {
                 tracing::error!(%error, "access could not be checked");

@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use workspaces_host::{
-    auth::{Basis, Grant},
+    auth::{
+        Basis, Denial, Grant,
+        subject::{Subject, Subjects as _},
+    },
     storage::{
         Database as _, Error, NewKey, Storage as _,
         postgres::{Options, Postgres},
@@ -84,6 +87,28 @@ async fn what_the_databases_own_rules_refuse_is_refused_at_once_and_creates_noth
         server.psql(&mends)?;
         database.create_workspace(&linked, &long, None).await.with_context(|| mends.clone())?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_account_that_the_database_refuses_to_a_subject_is_refused_at_once() -> Result<()> {
+    if !server::available()? {
+        return Ok(());
+    }
+    let server = deployed().await?;
+    let database = connect(&server).await?;
+    let subject = |name: &str| Subject { issuer: "https://issuer".into(), name: name.into() };
+    server.psql("ALTER TABLE accounts ADD CONSTRAINT rule CHECK (name IS NOT NULL)")?;
+    // Text never holds a NUL, which a token's claim may.
+    for (name, refused) in [("ada", "rule"), ("a\0b", "0x00")] {
+        let outcome = database.account_of_subject(&subject(name)).await;
+        assert!(matches!(&outcome, Err(Error::Refused(reason)) if reason.contains(refused)), "{outcome:?}");
+        assert_eq!(Denial::from(outcome.err().context("an error")?), Denial::NoAccount);
+        assert_eq!(database.ready().await, Ok(()));
+    }
+    assert_eq!(server.psql("SELECT count(*) FROM workspaces.token_subjects")?, "0");
+    server.psql("ALTER TABLE accounts DROP CONSTRAINT rule")?;
+    database.account_of_subject(&subject("ada")).await?;
     Ok(())
 }
 

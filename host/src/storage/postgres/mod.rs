@@ -189,10 +189,11 @@ fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T, Failure> {
 }
 
 impl From<Failure> for Error {
-    /// Converts the failure of a statement that only reads.
+    /// Converts the failure of a statement that may be run twice.
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Misconfigured(_, text) => Self::Misconfigured(text),
+            Failure::Refused(_, text) => Self::Refused(text),
             failure => Self::Unavailable(failure.to_string()),
         }
     }
