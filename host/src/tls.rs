@@ -27,7 +27,7 @@ const SYSTEM_AUTHORITIES: Limit = Limit::fixed(8 << 20);
 /// # Errors
 ///
 /// Where rustls and its cryptography do not fit each other.
-#[cfg(any(feature = "jwt", feature = "postgres"))]
+#[cfg(feature = "jwt")]
 pub(crate) fn client(authorities: RootCertStore) -> Result<ClientConfig, rustls::Error> {
     client_of_versions(authorities, rustls::DEFAULT_VERSIONS)
 }

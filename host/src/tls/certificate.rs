@@ -23,6 +23,7 @@ const ENCRYPTED: &[u8] = b"ENCRYPTED";
 
 /// Why a certificate can't be shown to the other side.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(not(feature = "tls"), allow(unreachable_pub, reason = "public where the server speaks TLS"))]
 pub enum CertificateError {
     /// A file can't be read.
     #[error("can't read {0}: {1}")]
