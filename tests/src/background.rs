@@ -50,7 +50,7 @@ impl Programs {
         &self.location
     }
 
-    /// One of the programs, which sees none of the environment's PG… variables.
+    /// Returns a command that runs one of the programs without the environment's PG… variables.
     pub(crate) fn command(&self, folder: &Path, name: &str) -> Command {
         let mut command = Command::new(self.location.join(name));
         command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
@@ -153,7 +153,7 @@ impl Drop for Process {
     }
 }
 
-/// Whether the programs are here. A test that does not run must not look like one that passed.
+/// Returns whether the programs are installed, and says on standard error where they are not.
 pub(crate) fn installed(programs: &[&str], package: &str) -> Result<bool> {
     if location(programs).is_some() {
         return Ok(true);
@@ -184,7 +184,7 @@ fn id(arguments: &[&str]) -> Result<u32> {
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
-/// Others may take the port before the program does, and then it tries another.
+/// Launches a program at a free port. Tries another port where a different process takes it first.
 pub(crate) fn on_free_port(mut launch: impl FnMut(u16) -> Result<Option<Process>>) -> Result<(u16, Process)> {
     for _ in 0..10 {
         let port = free_port()?;

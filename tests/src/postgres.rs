@@ -78,7 +78,7 @@ impl Postgres {
         Ok(server)
     }
 
-    /// One whose pg_hba.conf has these lines.
+    /// Starts a server whose pg_hba.conf has these lines.
     pub fn with_logins(lines: &str) -> Result<Self> {
         let server = Self::initialized(&[])?;
         fs::write(server.data().join("pg_hba.conf"), lines)?;

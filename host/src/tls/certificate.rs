@@ -21,7 +21,7 @@ const PEM_FILE: Limit = Limit::fixed(1 << 20);
 /// Text of every encrypted key in PEM: of `BEGIN ENCRYPTED PRIVATE KEY`, and of the older `Proc-Type: 4,ENCRYPTED`.
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
 
-/// Why a certificate can't be shown to the other side.
+/// Reason why a certificate can't be presented to the peer.
 #[derive(Debug, thiserror::Error)]
 #[cfg_attr(not(feature = "tls"), allow(unreachable_pub, reason = "public where the server speaks TLS"))]
 pub enum CertificateError {

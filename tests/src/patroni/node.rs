@@ -37,7 +37,7 @@ const TTL: u32 = 20;
 const LOOP_WAIT: u32 = 1;
 const RETRY_TIMEOUT: u32 = 3;
 
-/// One PostgreSQL server and its Patroni.
+/// PostgreSQL server with the Patroni that manages it.
 pub struct Node {
     process: Option<Process>,
     postgres: SocketAddr,

@@ -29,7 +29,7 @@ pub(super) struct Load {
     key: String,
     organization: String,
     ids: Mutex<Vec<Uuid>>,
-    /// Of these, those with an idempotency key.
+    /// Acknowledged creates with an idempotency key.
     keyed: Mutex<Vec<(String, Uuid)>>,
     /// How many were acknowledged by each server.
     acknowledged: Vec<AtomicU64>,

@@ -17,7 +17,7 @@ const CREATES: u64 = 200;
 /// Number of acknowledged idempotency keys that are sent again to each host.
 const REPLAYS: usize = 100;
 
-/// What happens to the primary.
+/// Fault of the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Patroni and the server are killed, and started again later.
@@ -29,7 +29,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All faults. A frozen primary comes first: it is then the first host of the address too.
+    /// Faults in their order. The frozen primary comes first: it is then the first host of the address too.
     pub const ALL: [Self; 3] = [Self::Freeze, Self::Kill, Self::CutOff];
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Fault {
 /// Course of one failover.
 #[derive(Debug, Clone, Copy)]
 pub struct Failover {
-    /// What happened to the primary.
+    /// Fault that the primary had.
     pub fault: Fault,
     /// Time from the fault to the first commit of another primary: Patroni's own.
     pub elected_after: Duration,
@@ -56,7 +56,7 @@ pub struct Failover {
     pub rejoined_after: Duration,
     /// Creates that were answered with 201 so far.
     pub acknowledged: u64,
-    /// Of these, the number that the new primary does not have.
+    /// Acknowledged workspaces that the new primary does not have.
     pub lost: u64,
     /// Workspaces that are there in part, or a second time for one idempotency key.
     pub partial: u64,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use tokio::{task::JoinSet, time::timeout};
 use workspaces_host::{
-    auth::api_key::Directory as _,
+    auth::{Grant, api_key::Directory as _},
     storage::{
         Storage as _,
         postgres::{Options, Postgres},
@@ -20,8 +20,21 @@ use super::{deployed, own_grant};
 
 /// Time that a request waits for a credential's look-up.
 const LOOK_UP: Duration = Duration::from_secs(2);
-/// Half of it.
+/// Half of [`LOOK_UP`].
 const SOON: Duration = Duration::from_secs(1);
+
+/// Creates that many workspaces at once.
+async fn create_at_once(count: usize, database: &Postgres, grant: &Grant) -> Result<()> {
+    let mut creates = JoinSet::new();
+    for _ in 0..count {
+        let (database, grant) = (database.clone(), grant.clone());
+        creates.spawn(async move { database.create_workspace(&grant, "x", None).await });
+    }
+    while let Some(created) = creates.join_next().await {
+        created??;
+    }
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_does_not_answer_keeps_no_request_from_the_one_that_does() -> Result<()> {
@@ -40,14 +53,7 @@ async fn a_host_that_does_not_answer_keeps_no_request_from_the_one_that_does() -
         assert!(start.elapsed() < SOON, "{hosts}: connected after {:?}", start.elapsed());
         let grant = own_grant(&database).await?;
         let start = Instant::now();
-        let mut creates = JoinSet::new();
-        for _ in 0..options.connections {
-            let (database, grant) = (database.clone(), grant.clone());
-            creates.spawn(async move { database.create_workspace(&grant, "x", None).await });
-        }
-        while let Some(created) = creates.join_next().await {
-            created??;
-        }
+        create_at_once(options.connections, &database, &grant).await?;
         assert!(start.elapsed() < SOON, "{hosts}: created after {:?}", start.elapsed());
     }
     Ok(())
@@ -64,14 +70,7 @@ async fn sessions_at_a_host_that_stopped_answering_are_given_up_together() -> Re
     let options = Options::default();
     let database = Postgres::connect(&address, &options).await?;
     let grant = own_grant(&database).await?;
-    let mut creates = JoinSet::new();
-    for _ in 0..options.connections {
-        let (database, grant) = (database.clone(), grant.clone());
-        creates.spawn(async move { database.create_workspace(&grant, "x", None).await });
-    }
-    while let Some(created) = creates.join_next().await {
-        created??;
-    }
+    create_at_once(options.connections, &database, &grant).await?;
     let sessions = primary.psql("SELECT count(*) > 4 FROM pg_stat_activity WHERE application_name = 'workspaces'")?;
     assert_eq!(sessions, "t");
     primary.pause()?;

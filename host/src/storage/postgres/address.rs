@@ -30,7 +30,7 @@ const PORT: &str = "5432";
 /// Default folders of sockets, of Debian and of PostgreSQL itself. A password file calls them `localhost`.
 const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// One host that an address names.
+/// Host of an address, with its port and login.
 pub(super) struct Server {
     pub(super) config: Config,
     /// Advice for a login that the server refuses.
@@ -43,7 +43,7 @@ type Parameters = BTreeMap<String, String>;
 /// The password file, or the reason why there is none.
 type PasswordSource = Result<PasswordFile, String>;
 
-/// What an address says.
+/// Settings of an address, before its hosts are told apart.
 #[derive(Default)]
 struct Settings {
     /// Parameters for the driver, in its own form.
