@@ -11,7 +11,7 @@ const TARGET: &str = "wasm32-wasip2";
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
     let root = Path::new(&variable("CARGO_MANIFEST_DIR")).join("..");
-    for path in ["guest/src", "guest/build.rs", "guest/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock"] {
+    for path in ["guest/src", "guest/build.rs", "guest/Cargo.toml", "guest/kit", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
 

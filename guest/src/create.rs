@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::name;
 
-/// What the client asked for, not yet validated.
+/// Request as the client sent it, not yet validated.
 #[derive(Debug, Default)]
 pub struct Request {
     /// The workspace's name.
@@ -28,7 +28,7 @@ pub struct Workspace {
     pub account_id: Uuid,
 }
 
-/// Why there is none; the string is for the client.
+/// Reason why no workspace was created; the string is for the client.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the cases are those of the WIT interface, which documents them")]
 pub enum Error {
@@ -39,7 +39,7 @@ pub enum Error {
     Unknown(String),
 }
 
-/// Why auth made no grant.
+/// Reason why auth made no grant.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "the cases are those of the WIT interface, which documents them")]
 pub enum Denial {
@@ -49,7 +49,7 @@ pub enum Denial {
     Unavailable,
 }
 
-/// Why storage returned no id.
+/// Reason why storage returned no id.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs, reason = "the cases are those of the WIT interface, which documents them")]
 pub enum StorageError {
@@ -60,7 +60,7 @@ pub enum StorageError {
     Unknown,
 }
 
-/// What the component imports.
+/// Functions that the component imports.
 pub trait Imports {
     /// Permission to create one workspace.
     type Grant;
@@ -70,7 +70,7 @@ pub trait Imports {
     ///
     /// A [`Denial`].
     fn authorize(&mut self, account: Option<Uuid>, organization: Option<Uuid>) -> Result<Self::Grant, Denial>;
-    /// The account that a grant is for.
+    /// Returns the account that a grant is for.
     fn account_of(&mut self, grant: &Self::Grant) -> Uuid;
     /// Creates the workspace.
     ///
@@ -95,7 +95,7 @@ pub fn create_workspace<I: Imports>(imports: &mut I, request: Request) -> Result
     Ok(Workspace { id, name, account_id: imports.account_of(&grant) })
 }
 
-/// A UUID in the hyphenated form, either case; the other forms that the uuid crate reads are no
+/// Parses a UUID in the hyphenated form, either case; the other forms that the uuid crate reads are no
 /// `format: uuid` of JSON Schema.
 fn parse_id(field: &str, sent: Option<&str>) -> Result<Option<Uuid>, Error> {
     const HYPHENATED_LENGTH: usize = 36;

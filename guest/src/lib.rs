@@ -6,9 +6,8 @@
 
 extern crate alloc;
 
-#[cfg(target_family = "wasm")]
-#[allow(unsafe_code, reason = "an allocator is unsafe by nature")]
-mod arena;
+use workspaces_guest_kit as _;
+
 pub mod create;
 pub mod name;
 
@@ -97,42 +96,5 @@ mod component {
                 Error::Unknown(message) => Self::Unknown(message),
             }
         }
-    }
-
-    #[global_allocator]
-    static ALLOCATOR: crate::arena::Arena = crate::arena::Arena::new();
-
-    #[panic_handler]
-    fn trap(_: &core::panic::PanicInfo<'_>) -> ! {
-        core::arch::wasm32::unreachable()
-    }
-
-    /// The allocator of the canonical ABI, which std would have brought on this target.
-    ///
-    /// # Safety
-    ///
-    /// Called by the canonical ABI alone: `old`, `old_size` and `align` are those of an earlier
-    /// call, or `old_size` is 0; `align` is a power of two, and `new_size` is not 0 unless
-    /// `old_size` is.
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn cabi_realloc(old: *mut u8, old_size: usize, align: usize, new_size: usize) -> *mut u8 {
-        use alloc::alloc::{Layout, alloc, handle_alloc_error, realloc};
-        if new_size == 0 {
-            return core::ptr::without_provenance_mut(align);
-        }
-        // SAFETY: the caller's promise, above; the new size was just seen not to be 0.
-        let (memory, layout) = unsafe {
-            if old_size == 0 {
-                let layout = Layout::from_size_align_unchecked(new_size, align);
-                (alloc(layout), layout)
-            } else {
-                let layout = Layout::from_size_align_unchecked(old_size, align);
-                (realloc(old, layout, new_size), layout)
-            }
-        };
-        if memory.is_null() {
-            handle_alloc_error(layout)
-        }
-        memory
     }
 }

@@ -8,12 +8,12 @@ pub const DEFAULT: &str = "Untitled";
 /// The longest name a client may send, in Unicode scalar values, outer white space included.
 pub const MAX_CHARACTERS: usize = 255;
 
-/// What is wrong with a name; the message for the client.
+/// Rule that a name breaks, as the message for the client.
 pub(crate) const TOO_LONG: &str = "name is too long: send at most 255 characters";
 pub(crate) const FORBIDDEN_CHARACTER: &str =
     "name holds a control character or a text-direction override: send it without";
 
-/// The name to store: trimmed of outer white space (Unicode `White_Space`, line breaks included),
+/// Returns the name to store: trimmed of outer white space (Unicode `White_Space`, line breaks included),
 /// [`DEFAULT`] where nothing is left.
 ///
 /// # Errors
@@ -32,7 +32,7 @@ pub fn normalize(sent: Option<&str>) -> Result<String, &'static str> {
     Ok(String::from(if name.is_empty() { DEFAULT } else { name }))
 }
 
-/// Whether a character may not stand in a name: controls (Unicode `Cc`, NUL among them) break logs
+/// Returns whether a character is refused in a name: controls (Unicode `Cc`, NUL among them) break logs
 /// and terminals, and the bidirectional embeddings, overrides and isolates (UAX #9, section 2) let a
 /// name show as another.
 pub fn is_forbidden(character: char) -> bool {

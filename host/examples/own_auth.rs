@@ -13,7 +13,7 @@ use workspaces_host::{
     storage::{Database as _, sqlite::Sqlite},
 };
 
-/// One account, and the word for it.
+/// Account with a password.
 struct Word {
     word: String,
     account: Uuid,

@@ -8,7 +8,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use workspaces_host::{
     CreateWorkspaceRequest, Workspaces,
     auth::{Caller, api_key::ApiKeys},
-    runtime::Limits,
+    runtime::SandboxLimits,
     storage::{Database as _, sqlite::Sqlite},
 };
 
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let database = Arc::new(Sqlite::in_memory()?);
     let account = database.create_account(None, Some("Ada".into())).await?.id;
     let auth = Arc::new(ApiKeys::new(database.clone(), b"the pepper", None));
-    let limits = Limits { memory: 2 << 20, cpu: Duration::from_millis(5), ..Limits::default() };
+    let limits = SandboxLimits { memory: 2 << 20, cpu: Duration::from_millis(5), ..SandboxLimits::default() };
     let workspaces = Workspaces::builder(database, auth).limits(limits).build()?;
 
     // Who calls is known here already; with a credential to check it would be `create_workspace`.

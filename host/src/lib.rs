@@ -1,37 +1,65 @@
 //! Runs the create-workspace component in a sandbox and serves `POST /api/workspaces` with it.
 //!
-//! [`Workspaces`] is the operation for one tenant: call it, or mount its routes. The modules in the
-//! order a request meets them:
+//! [`Workspaces`] is the operation of one tenant: call it, or mount its routes. The modules, in the order in which a
+//! request meets them:
 //!
-//! 1. [`http`]: the route. Reads the body, maps outcomes to statuses.
-//! 2. [`gateway`]: which tenant a request is for, where there are many.
-//! 3. [`Workspaces`]: the credential is checked, and the tenant's share of the host.
-//! 4. [`runtime`]: a fresh sandbox for the request, its limits, and the glue between the
-//!    component's imports and the two traits below.
-//! 5. [`auth`]: who the caller is and what it may reach.
-//! 6. [`storage`]: where workspaces are kept.
+//! 1. [`http`]: routes. They read the body and turn outcomes into statuses.
+//! 2. [`tenants`]: the tenant that a request is for, by host name and path.
+//! 3. [`operation`]: admission (credential, rate, room) and idempotency.
+//! 4. [`runtime`]: a fresh sandbox for the request, its limits, and the host's side of the component's imports.
+//! 5. [`storage`]: where workspaces are kept. A trait, its conformance suite, SQLite and PostgreSQL.
+//! 6. [`auth`]: the caller's identity and what it can reach. A trait, API keys and JWTs.
+//!
+//! Beside them, `harness` (a feature) judges components: for their authors, and before a component serves.
+//!
+//! # A whole program
 //!
 //! ```no_run
 //! # #[cfg(feature = "sqlite")]
-//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
+//! # mod program {
 //! use std::sync::Arc;
-//! use workspaces_host::{Workspaces, auth::api_key::ApiKeys, http::server, storage::sqlite::Sqlite};
+//! use workspaces_host::{Workspaces, auth::api_key::ApiKeys, http::{limits, server}, storage::sqlite::Sqlite};
 //!
-//! let database = Arc::new(Sqlite::open("workspaces.db".as_ref())?);
-//! let auth = Arc::new(ApiKeys::new(database.clone(), b"the pepper", None));
-//! let routes = Arc::new(Workspaces::builder(database, auth).build()?).router();
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! server::serve(listener, routes, server::CONNECTIONS, std::future::pending()).await;
-//! # Ok(()) }
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let database = Arc::new(Sqlite::open("workspaces.db".as_ref())?);
+//!     let auth = Arc::new(ApiKeys::new(database.clone(), b"a pepper of 16 bytes at least", None));
+//!     let routes = Arc::new(Workspaces::builder(database, auth).build()?).router();
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//!     let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+//!     server::serve(listener, routes, limits::CONNECTIONS, ctrl_c).await;
+//!     Ok(())
+//! }
+//! # }
+//! # fn main() {}
 //! ```
 //!
-//! Whole programs are in the crate's `examples/`.
+//! More are in the crate's `examples/`: a gateway of one's own, auth of one's own, storage of one's own, the operation
+//! without HTTP.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `cli` | yes | the program `workspaces`, with all of the following but `otlp` |
+//! | `sqlite` | by `cli` | [`storage::sqlite`](storage) |
+//! | `postgres` | by `cli` | [`storage::postgres`](storage) |
+//! | `jwt` | by `cli` | bearer tokens of an identity provider |
+//! | `tls` | by `cli` | TLS for the listener |
+//! | `docs` | by `cli` | the page of the API at `/docs/` |
+//! | `harness` | by `cli` | the judge of components |
+//! | `otlp` | no | the program's traces, sent to a collector |
+//!
+//! An embedder switches `cli` off (`default-features = false`) and names the features that it uses.
 
 pub mod http;
 
-pub mod gateway;
+pub mod tenants;
 
-mod workspaces;
+pub mod operation;
+
+#[cfg(feature = "harness")]
+pub mod harness;
 
 pub mod runtime;
 
@@ -41,7 +69,16 @@ pub mod storage;
 
 pub mod metrics;
 
+mod error;
+
+#[cfg(test)]
+mod fuzz;
+
+mod model;
+
 mod excerpt;
+
+mod hex;
 
 #[cfg(any(feature = "cli", feature = "jwt", feature = "postgres", feature = "tls"))]
 mod files;
@@ -49,44 +86,31 @@ mod files;
 #[cfg(any(feature = "cli", feature = "postgres", feature = "sqlite", feature = "tls"))]
 mod private;
 
-#[cfg(any(feature = "jwt", feature = "postgres", feature = "tls"))]
-mod tls;
+#[cfg(any(feature = "postgres", feature = "tls"))]
+mod certificate;
+
+#[cfg(any(feature = "jwt", feature = "postgres"))]
+mod tls_client;
 
 #[cfg(feature = "cli")]
 pub mod cli;
 
-pub use workspaces::{Builder, Rate, Share, Workspaces};
+#[cfg(feature = "cli")]
+mod server;
+
+#[cfg(feature = "cli")]
+mod terminal;
+
+pub use error::Error;
+pub use model::{CreateWorkspaceRequest, MAX_NAME_CHARACTERS, Workspace};
+pub use operation::{Builder, Rate, TenantShare, Workspaces};
 
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use uuid::Uuid;
 
 /// The component that this version of the host was built with, as WebAssembly.
 pub const COMPONENT: &[u8] = include_bytes!(env!("WORKSPACES_COMPONENT"));
 
-/// What a client asks for, as it sent it: the component validates.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CreateWorkspaceRequest {
-    /// The workspace's name.
-    pub name: Option<String>,
-    /// The account to create it for.
-    pub account_id: Option<String>,
-    /// The organization to link it to.
-    pub organization_id: Option<String>,
-}
-
-/// A workspace that was created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Workspace {
-    /// Its id.
-    pub id: Uuid,
-    /// Its name as stored.
-    pub name: String,
-    /// The account it was created for.
-    pub account_id: Uuid,
-}
-
-/// The time in milliseconds since the Unix epoch.
+/// Returns the time in milliseconds since the Unix epoch.
 pub(crate) fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)

@@ -43,13 +43,19 @@ pub(crate) fn create(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Returns the mode of a file that every user of the system can read or write.
+#[cfg(any(feature = "cli", feature = "sqlite", feature = "tls"))]
+pub(crate) fn mode_for_others(path: &Path) -> Option<u32> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o006 != 0).then_some(mode)
+}
+
 /// Logs a warning where every user of the system can read or write the file, once for each file. `what` says what it
 /// holds.
 #[cfg(any(feature = "cli", feature = "sqlite", feature = "tls"))]
 pub(crate) fn warn_if_others_can_read(path: &Path, what: &str) {
-    let Ok(file) = fs::metadata(path) else { return };
-    let mode = file.permissions().mode() & 0o777;
-    if mode & 0o006 != 0 && WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned()) {
+    let Some(mode) = mode_for_others(path) else { return };
+    if WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned()) {
         tracing::warn!(
             path = %path.display(),
             mode = %format_args!("{mode:o}"),

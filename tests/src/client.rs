@@ -36,7 +36,7 @@ impl<S: Read + Write + Send> Stream for S {}
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Client {
-    /// A client of the server at this address, with an API key. Connects with the first request.
+    /// Returns a client of the server at this address, with an API key. Connects with the first request.
     pub fn new(address: SocketAddr, key: &str) -> Self {
         Self { address, key: key.into(), path: String::new(), timeout: TIMEOUT, tls: None, connection: None }
     }

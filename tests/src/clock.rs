@@ -28,7 +28,7 @@ pub fn shift(command: &mut Command, offset: &str) -> Result<()> {
     Ok(())
 }
 
-/// The library for programs with threads, in the folder of this machine's architecture.
+/// Returns the library for programs with threads, in the folder of this machine's architecture.
 fn library() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|file| file.is_file())

@@ -2,16 +2,20 @@
 //! send what no well-behaved client would.
 
 mod background;
+pub mod browser;
 pub mod certificate;
 mod client;
 pub mod clock;
+pub mod conformance;
 pub mod disk;
-pub mod hostile;
+pub mod hostile_components;
+pub mod mutants;
 pub mod patroni;
 pub mod postgres;
 mod tenants;
 pub mod trials;
 
+pub use self::background::missing;
 pub use client::Client;
 pub use tenants::{Tenants, variant};
 
@@ -32,7 +36,7 @@ use tempfile::TempDir;
 /// The pepper that all tests hash their keys with.
 pub const PEPPER: &str = "a pepper for tests";
 
-/// How long a test waits for an answer before it fails.
+/// Maximum time that a test waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder with a database of its own, or a PostgreSQL server's, and the program to run on it.
@@ -43,7 +47,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// One with an empty database; `program` is what cargo built, `env!("CARGO_BIN_EXE_…")`.
+    /// Returns a deployment with an empty database; `program` is what cargo built, `env!("CARGO_BIN_EXE_…")`.
     ///
     /// # Errors
     ///
@@ -52,7 +56,16 @@ impl Deployment {
         Ok(Self { program: program.into(), folder: TempDir::new()?, address: None })
     }
 
-    /// One on a PostgreSQL database, in which the tables are made.
+    /// Returns a deployment whose folder is within another one.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn within(program: &str, folder: &Path) -> Result<Self> {
+        Ok(Self { program: program.into(), folder: TempDir::new_in(folder)?, address: None })
+    }
+
+    /// Returns a deployment on a PostgreSQL database, in which the tables are made.
     ///
     /// # Errors
     ///
@@ -63,12 +76,12 @@ impl Deployment {
         Ok(deployment)
     }
 
-    /// The database's file.
+    /// Returns the database's file.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("workspaces.db")
     }
 
-    /// The folder, for files of a test's own.
+    /// Returns the folder, for files of a test's own.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -105,7 +118,7 @@ impl Deployment {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// The command that starts the server on a free port, with further arguments.
+    /// Returns the command that starts the server on a free port, with further arguments.
     pub fn server(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
         command.args(arguments).env("WORKSPACES_LOG", "warn");
@@ -161,12 +174,12 @@ impl Server {
         Ok(Self { child, address, admin, _stdout: stdout })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address at which its administration listens.
+    /// Returns the address at which its administration listens.
     ///
     /// # Errors
     ///
@@ -197,7 +210,7 @@ impl Server {
         self.child.id()
     }
 
-    /// How much of the processor it has used so far.
+    /// Returns the processor time that it has used so far.
     ///
     /// # Errors
     ///
@@ -210,7 +223,7 @@ impl Server {
         Ok(Duration::from_millis(10 * ticks))
     }
 
-    /// The most memory it has held so far, in bytes.
+    /// Returns the most memory it has held so far, in bytes.
     ///
     /// # Errors
     ///
@@ -331,7 +344,7 @@ pub fn write_head(
     Ok(stream.write_all(format!("{head}\r\n").as_bytes())?)
 }
 
-/// What came back.
+/// Answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status.
@@ -365,12 +378,12 @@ impl Answer {
         Ok(Self { status: response.code.context("no status")?, headers, body: bytes[length..].to_vec() })
     }
 
-    /// A header's value.
+    /// Returns a header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     ///
     /// # Errors
     ///

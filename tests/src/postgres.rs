@@ -46,7 +46,7 @@ extendedKeyUsage = clientAuth
 /// Start of a command that makes a certificate or a request for one.
 const REQUEST: &str = "req -config openssl.cnf -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1";
 
-/// Whether PostgreSQL can be started here. Where it can't, says on stderr that the test did not run; in CI that is an
+/// Returns whether PostgreSQL can be started here. Otherwise says on stderr that the test did not run; in CI that is an
 /// error.
 pub fn available() -> Result<bool> {
     installed(&POSTGRES, "postgresql")
@@ -61,17 +61,17 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// One with an empty database, ready for connections.
+    /// Starts a server with an empty database, ready for connections.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
-    /// The same, with settings for its postgresql.conf.
+    /// Starts a server with settings for its postgresql.conf.
     pub fn start_with(settings: &[(&str, &str)]) -> Result<Self> {
         Self::initialized(settings)?.started()
     }
 
-    /// One with the deployment's own tables, and with the role of [`service_url`](Self::service_url).
+    /// Starts a server with the deployment's own tables, and with the role of [`service_url`](Self::service_url).
     pub fn deployed() -> Result<Self> {
         let server = Self::start()?;
         server.psql(include_str!("deployment.sql"))?;
@@ -85,12 +85,12 @@ impl Postgres {
         server.started()
     }
 
-    /// One that speaks TLS only, and the file of the CA that vouches for it as 127.0.0.1 and localhost.
+    /// Starts a server that speaks TLS only, and returns the file of the CA that vouches for it as 127.0.0.1 and localhost.
     pub fn tls() -> Result<(Self, PathBuf)> {
         Self::tls_with_logins("hostssl all,replication all 127.0.0.1/32 trust\n")
     }
 
-    /// The same, with these lines in its pg_hba.conf. The CA vouches for clients too.
+    /// Starts such a server with these lines in its pg_hba.conf. The CA vouches for clients too.
     pub fn tls_with_logins(lines: &str) -> Result<(Self, PathBuf)> {
         let server = Self::initialized(&[("ssl", "on"), ("ssl_ca_file", "ca.crt")])?;
         let data = server.data();
@@ -103,7 +103,7 @@ impl Postgres {
         Ok((server.started()?, data.join("ca.crt")))
     }
 
-    /// A certificate for a client, by the CA of [`tls`](Self::tls), and its key: the files' paths.
+    /// Makes a certificate for a client, by the CA of [`tls`](Self::tls), and its key: the files' paths.
     pub fn client_certificate(&self, user: &str) -> Result<(PathBuf, PathBuf)> {
         self.certify(user, user, "client")?;
         let file = |extension: &str| self.data().join(user).with_extension(extension);
@@ -130,22 +130,22 @@ impl Postgres {
         self.port
     }
 
-    /// Where clients find it.
+    /// Returns the address for clients.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Where the deployment's service finds it: under a role that bypasses row-level security and owns no table.
+    /// Returns the address for the deployment's service: its role bypasses row-level security and owns no table.
     pub fn service_url(&self) -> String {
         self.url().replace("//postgres@", "//service@")
     }
 
-    /// The folder of its Unix socket.
+    /// Returns the folder of its Unix socket.
     pub fn socket_folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where the service finds it by its Unix socket, with further parameters.
+    /// Returns the address for the service by its Unix socket, with further parameters.
     pub fn socket_url(&self, parameters: &str) -> String {
         let folder = self.folder.path().display().to_string().replace('/', "%2F");
         format!("postgres://service@/postgres?host={folder}&port={}&{parameters}", self.port)
@@ -190,7 +190,7 @@ impl Postgres {
         })
     }
 
-    /// A hot standby, without which this server commits nothing from now on; only the last one made counts.
+    /// Starts a hot standby, without which this server commits nothing from now on; only the last one made counts.
     pub fn standby(&self) -> Result<Self> {
         let folder = self.programs.folder()?;
         let name = format!("standby_{}", free_port()?);
@@ -272,12 +272,12 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Whether it can be started here, as `available` tells of PostgreSQL.
+    /// Returns whether it can be started here, as `available` tells of PostgreSQL.
     pub fn available() -> Result<bool> {
         installed(&["pgbouncer"], "pgbouncer")
     }
 
-    /// One in front of `server`, for all its users and databases.
+    /// Starts a pooler in front of `server`, for all its users and databases.
     pub fn start(server: &Postgres) -> Result<Self> {
         let programs = Programs::find(&["pgbouncer"])?;
         let folder = programs.folder()?;
@@ -299,7 +299,7 @@ impl PgBouncer {
         Ok(Self { _process: process, port, _folder: folder })
     }
 
-    /// Where clients find it.
+    /// Returns the address for clients.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }

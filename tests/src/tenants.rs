@@ -18,7 +18,7 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// One with a configuration yet to be written.
+    /// Returns a deployment with a configuration yet to be written.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl Tenants {
         Ok(Self { deployment })
     }
 
-    /// The folder's deployment, to run commands in.
+    /// Returns the folder's deployment, to run commands in.
     pub fn deployment(&self) -> &Deployment {
         &self.deployment
     }
@@ -115,7 +115,7 @@ impl Server {
     }
 }
 
-/// The built-in component with other bytes: a custom section behind it that says so much.
+/// Returns the built-in component with other bytes: a custom section behind it that says so much.
 pub fn variant(text: &[u8]) -> Vec<u8> {
     // Lengths of under 128 are one byte of LEB128.
     let length = u8::try_from(text.len()).unwrap_or(u8::MAX).min(100);

@@ -19,9 +19,8 @@ use anyhow::{Result, ensure};
 use tokio::time::timeout;
 use uuid::Uuid;
 use workspaces_host::{
-    CreateWorkspaceRequest, Share, Workspaces,
+    CreateWorkspaceRequest, Error, TenantShare, Workspaces,
     auth::{Auth, Caller, Credential, Denial, Grant},
-    runtime::Error,
     storage::sqlite::Sqlite,
 };
 use workspaces_tests::{
@@ -177,7 +176,7 @@ struct Hanging {
     most: AtomicUsize,
 }
 
-/// One question to [`Hanging`], until its caller goes away.
+/// Sends one question to [`Hanging`], until its caller goes away.
 struct Question<'a>(&'a Hanging);
 
 impl Drop for Question<'_> {
@@ -202,7 +201,7 @@ impl Auth for Hanging {
 #[tokio::test]
 async fn a_look_up_that_hangs_is_given_up_and_none_is_made_beyond_the_tenants_places() -> Result<()> {
     let auth = Arc::new(Hanging::default());
-    let share = Share { concurrency: 2, ..Share::default() };
+    let share = TenantShare { concurrency: 2, ..TenantShare::default() };
     let workspaces = Workspaces::builder(Arc::new(Sqlite::in_memory()?), auth.clone()).share(share).build()?;
     let credential = Credential::ApiKey(UNKNOWN.into());
     let call = || workspaces.create_workspace(&credential, CreateWorkspaceRequest::default(), None);

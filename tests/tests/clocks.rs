@@ -21,13 +21,13 @@ const LONG_AGO: i64 = 1_000_000_000_000;
 /// Runs a statement on the deployment's database and returns its number.
 type Sql<'a> = &'a dyn Fn(&str) -> Result<i64>;
 
-struct World<'a> {
+struct Scene<'a> {
     deployment: &'a Deployment,
     sql: Sql<'a>,
     key: String,
 }
 
-impl<'a> World<'a> {
+impl<'a> Scene<'a> {
     fn new(deployment: &'a Deployment, sql: Sql<'a>) -> Result<Self> {
         let account = deployment.run(&["account", "create"])?;
         Ok(Self { deployment, sql, key: deployment.run(&["key", "create", &account])? })
@@ -100,6 +100,7 @@ impl<'a> World<'a> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn hosts_with_other_clocks_on_one_sqlite_file_make_one_workspace_a_key() -> Result<()> {
     if !clock::available()? {
         return Ok(());
@@ -114,12 +115,13 @@ fn hosts_with_other_clocks_on_one_sqlite_file_make_one_workspace_a_key() -> Resu
                 false => i64::try_from(connection.execute(statement, [])?)?,
             })
         };
-        World::new(&deployment, &sql)?.one_workspace_a_key(offset, odd_is_first)?;
+        Scene::new(&deployment, &sql)?.one_workspace_a_key(offset, odd_is_first)?;
     }
     Ok(())
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn hosts_with_other_clocks_on_one_postgresql_database_make_one_workspace_a_key() -> Result<()> {
     if !clock::available()? || !server::available()? {
         return Ok(());
@@ -131,7 +133,7 @@ fn hosts_with_other_clocks_on_one_postgresql_database_make_one_workspace_a_key()
             let rows = server.psql(statement)?;
             Ok(if rows.is_empty() { 0 } else { rows.parse()? })
         };
-        World::new(&deployment, &sql)?.one_workspace_a_key(offset, odd_is_first)?;
+        Scene::new(&deployment, &sql)?.one_workspace_a_key(offset, odd_is_first)?;
     }
     Ok(())
 }

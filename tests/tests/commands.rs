@@ -58,8 +58,25 @@ fn assert_lists(deployment: &Deployment) -> Result<()> {
     let body = format!("{{\"organization_id\":\"{label}\"}}");
     assert_eq!(server.create(&key, body)?.status, 403);
 
-    let swapped = ["organization", "add-member", &grace, &label];
-    assert_fails(deployment, &swapped, 1, "give the organization first, then the account")
+    let first = &listed(deployment, &["key", "list", &ada], "id")?[0];
+    let before = listed(deployment, &["organization", "list"], "account_name")?;
+    for (swapped, part) in [
+        (&["organization", "add-member", &grace, &label][..], "give the organization first, then the account"),
+        (&["organization", "remove-member", &ada, &label], "give the organization first, then the account"),
+        (&["key", "create", first], "it is the id of an API key"),
+        (&["key", "list", first], "it is the id of an API key"),
+        (&["organization", "list", first], "it is the id of an API key"),
+        (&["workspace", "list", "--account", first], "it is the id of an API key"),
+        (&["key", "revoke", &ada], "it is the id of an account"),
+        (&["account", "link", first, "--issuer", "https://i", "--subject", "s"], "it is the id of an API key"),
+        (&["account", "link", &ada, "--issuer", "auth0|1", "--subject", "https://i"], "the subject is a URL"),
+        (&["account", "unlink", "--issuer", "auth0|1", "--subject", "https://i"], "the subject is a URL"),
+    ] {
+        assert_fails(deployment, swapped, 1, part)?;
+    }
+    assert_eq!(listed(deployment, &["organization", "list"], "account_name")?, before);
+    assert_eq!(listed(deployment, &["key", "list"], "name")?.len(), 2);
+    Ok(())
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What was acknowledged is there, whatever is killed; the program `trials` runs these at length.
+//! Durability: what was acknowledged is there, whatever is killed; the program `trials` runs these at length.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use anyhow::Result;
@@ -25,11 +25,13 @@ fn kill_loop(backend: Backend, victim: Victim) -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn nothing_is_lost_when_the_host_is_killed_on_sqlite() -> Result<()> {
     kill_loop(Backend::Sqlite, Victim::Host)
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn nothing_is_lost_when_the_host_is_killed_on_postgres() -> Result<()> {
     if !postgres::available()? {
         return Ok(());
@@ -38,6 +40,7 @@ fn nothing_is_lost_when_the_host_is_killed_on_postgres() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn nothing_is_lost_when_the_postgres_server_is_killed() -> Result<()> {
     if !postgres::available()? {
         return Ok(());
@@ -46,6 +49,7 @@ fn nothing_is_lost_when_the_postgres_server_is_killed() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn nothing_acknowledged_is_lost_when_a_standby_takes_over() -> Result<()> {
     if !postgres::available()? {
         return Ok(());
@@ -68,11 +72,13 @@ fn failover_under_patroni(fault: Fault) -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn nothing_acknowledged_is_lost_when_patroni_replaces_a_killed_primary() -> Result<()> {
     failover_under_patroni(Fault::Kill)
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn nothing_acknowledged_is_lost_when_patroni_replaces_a_frozen_primary() -> Result<()> {
     failover_under_patroni(Fault::Freeze)
 }
@@ -85,11 +91,13 @@ fn each_key_once(backend: Backend, keys: usize) -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn an_idempotency_key_creates_once_on_sqlite() -> Result<()> {
     each_key_once(Backend::Sqlite, 500)
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn an_idempotency_key_creates_once_on_postgres() -> Result<()> {
     if !postgres::available()? {
         return Ok(());
@@ -98,6 +106,7 @@ fn an_idempotency_key_creates_once_on_postgres() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn sqlite_and_postgres_give_the_same_answers() -> Result<()> {
     if !postgres::available()? {
         return Ok(());
@@ -112,6 +121,7 @@ fn sqlite_and_postgres_give_the_same_answers() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn a_power_cut_loses_nothing_acknowledged_at_any_sync() -> Result<()> {
     let report = power_cut::run(1000, true)?;
     assert_eq!((report.creates, report.lost, report.partial, report.damaged), (1000, 0, 0, 0), "{report:?}");
@@ -120,6 +130,7 @@ fn a_power_cut_loses_nothing_acknowledged_at_any_sync() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn a_power_cut_at_a_close_loses_and_damages_nothing_also_after_a_failed_sync() -> Result<()> {
     for after_failed_sync in [false, true] {
         let report = power_cut::close(40, after_failed_sync)?;
@@ -131,6 +142,7 @@ fn a_power_cut_at_a_close_loses_and_damages_nothing_also_after_a_failed_sync() -
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn without_syncs_a_power_cut_is_seen_to_lose() -> Result<()> {
     let report = power_cut::run(1000, false)?;
     assert!(report.lost > 0, "{report:?}");
@@ -138,6 +150,7 @@ fn without_syncs_a_power_cut_is_seen_to_lose() -> Result<()> {
 }
 
 #[test]
+#[ignore = "takes long: run with --include-ignored"]
 fn no_failing_disk_makes_a_false_201_and_the_service_recovers_or_refuses() -> Result<()> {
     let report = io_faults::run(10)?;
     assert!(report.faults > 30 && report.copying > 0 && report.recovered > 0 && report.halted > 0, "{report:?}");

@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, ensure};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use workspaces_host::COMPONENT;
-use workspaces_tests::{Answer, Server, Tenants, hostile, trials::swaps, variant};
+use workspaces_tests::{Answer, Server, Tenants, hostile_components, trials::swaps, variant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
-/// What became of each tenant, as `reload --json` says it.
+/// Returns the outcome of each tenant, as `reload --json` says it.
 fn outcomes(output: &Output) -> Result<Vec<(String, String)>> {
     let answer: Value = serde_json::from_slice(&output.stdout)?;
     let text = |value: &Value| value.as_str().map(str::to_owned).context("no text");
@@ -29,7 +29,7 @@ fn outcome<'a>(tenant: &'a str, outcome: &'a str) -> (String, String) {
     (tenant.to_owned(), outcome.to_owned())
 }
 
-/// The text that the administration answers with.
+/// Returns the text that the administration answers with.
 fn admin(server: &Server, request: &str) -> Result<String> {
     let (method, path) = request.split_once(' ').context("no path")?;
     let answer = server.ask_admin(method, path, &[])?;
@@ -107,14 +107,14 @@ fn a_component_is_tried_before_its_first_request_as_before_a_swap() -> Result<()
     let key = tenants.key("good")?;
     let start = |body: &str| {
         let fields = format!("(start $first) (func $first {body})");
-        hostile::Module { fields: &fields, ..hostile::Module::default() }.component()
+        hostile_components::Module { fields: &fields, ..hostile_components::Module::default() }.component()
     };
     let wrong = [
-        ("traps", hostile::component("unreachable")?, "unreachable"),
-        ("refuses", hostile::component("")?, "creates no workspace"),
+        ("traps", hostile_components::component("unreachable")?, "unreachable"),
+        ("refuses", hostile_components::component("")?, "creates no workspace"),
         ("trap-at-start", start("unreachable")?, "unreachable"),
         ("loop-at-start", start("(call $spin)")?, "interrupt"),
-        ("shape", hostile::other_shape()?, "mismatch"),
+        ("shape", hostile_components::other_shape()?, "mismatch"),
     ];
     let mut sections = String::from("[tenants.good]\npath = \"/good\"\ndatabase = \"sqlite:good.db\"\n");
     for (name, component, _) in &wrong {
@@ -139,7 +139,7 @@ fn a_component_is_tried_before_its_first_request_as_before_a_swap() -> Result<()
 #[test]
 fn a_component_that_takes_too_long_to_compile_is_given_up() -> Result<()> {
     let tenants = Tenants::new(PROGRAM)?;
-    tenants.write("bomb.wasm", hostile::compile_bomb()?)?;
+    tenants.write("bomb.wasm", hostile_components::compile_bomb()?)?;
     tenants.configure(
         "compile.time = \"1s\"
          [tenants.good]\npath = \"/good\"\ndatabase = \"sqlite:good.db\"
@@ -256,7 +256,7 @@ fn a_reload_takes_what_is_good_and_leaves_the_rest_as_it_was() -> Result<()> {
     assert_eq!(server.create_at("/acme", &key, "{}")?.status, 201);
 
     // One that traps in the rehearsal, and one that is none.
-    for wrong in [hostile::component("unreachable")?, b"nonsense".to_vec()] {
+    for wrong in [hostile_components::component("unreachable")?, b"nonsense".to_vec()] {
         tenants.write("acme.wasm", wrong)?;
         let output = tenants.reload(&server)?;
         assert_eq!(output.status.code(), Some(1));
@@ -334,10 +334,10 @@ fn a_component_that_fails_after_its_rehearsal_is_taken_back() -> Result<()> {
     tenants.write("acme.wasm", COMPONENT)?;
     tenants.configure("[tenants.acme]\npath = \"/acme\"\ndatabase = \"sqlite:acme.db\"\ncomponent = \"acme.wasm\"")?;
     let server = tenants.serve()?;
-    tenants.write("acme.wasm", hostile::two_faced("unreachable")?)?;
+    tenants.write("acme.wasm", hostile_components::two_faced("unreachable")?)?;
     let output = tenants.reload(&server)?;
     assert_eq!(outcomes(&output)?, [outcome("acme", "swapped")], "{output:?}");
-    let body = json!({"name": hostile::NAME}).to_string();
+    let body = json!({"name": hostile_components::NAME}).to_string();
     let statuses = (0..6).map(|_| Ok(server.create_at("/acme", &key, &body)?.status)).collect::<Result<Vec<_>>>()?;
     assert_eq!(statuses, [500, 500, 500, 500, 500, 201]);
     assert!(admin(&server, "GET /metrics")?.contains(r#"workspaces_rollbacks_total{tenant="acme"} 1"#));
@@ -375,7 +375,7 @@ fn a_wrong_configuration_is_said_with_its_file_line_and_key() -> Result<()> {
         (
             &format!("{tenant}limits = {{ memory = \"1GiB\" }}"),
             ":4:21: ",
-            "limits.memory is over 16777216, the limit of the pool",
+            "limits.memory: over 16777216, the limit of the pool",
         ),
         (&format!("{tenant}key-pepper-env = \"NO_SUCH_VARIABLE\""), ":4:", "NO_SUCH_VARIABLE"),
         ("[tenants.acme]\ndatabase = \"mysql:x\"", ":3:", "sqlite:PATH"),
@@ -395,7 +395,7 @@ fn a_wrong_configuration_is_said_with_its_file_line_and_key() -> Result<()> {
         }
     }
     tenants.configure(tenant)?;
-    assert!(tenants.deployment().run(&["config", "check", "gateway.toml"])?.contains("1 tenants"));
+    assert!(tenants.deployment().run(&["config", "check", "gateway.toml"])?.contains("is valid: 1 tenant"));
     Ok(())
 }
 

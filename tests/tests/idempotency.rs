@@ -9,23 +9,22 @@ use rusqlite::Connection;
 use serde_json::json;
 use uuid::Uuid;
 use workspaces_host::{
-    CreateWorkspaceRequest, Workspace, Workspaces,
+    CreateWorkspaceRequest, Error, Workspace, Workspaces,
     auth::{Auth, Basis, Caller, Credential, Denial, Grant},
-    runtime::Error,
     storage::{self, Claim, Created, IdempotencyKey, Storage},
 };
 use workspaces_tests::{Answer, Deployment, Server};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
-struct World {
+struct Scene {
     deployment: Deployment,
     server: Server,
     account: String,
     key: String,
 }
 
-impl World {
+impl Scene {
     fn new() -> Result<Self> {
         let deployment = Deployment::new(PROGRAM)?;
         let account = deployment.run(&["account", "create"])?;
@@ -57,20 +56,20 @@ fn replayed(answer: &Answer) -> Option<&str> {
 
 #[test]
 fn a_request_sent_again_gets_the_same_answer_and_creates_nothing() -> Result<()> {
-    let world = World::new()?;
-    let first = world.send(&world.key, &["a-key"], r#"{"name": "A"}"#)?;
+    let scene = Scene::new()?;
+    let first = scene.send(&scene.key, &["a-key"], r#"{"name": "A"}"#)?;
     assert_eq!((first.status, replayed(&first)), (201, None));
     // Quoted or bare, spaced otherwise, with an absent field as null and an unknown one: the same request.
     for (key, body) in [("a-key", r#"{"name": "A"}"#), ("\"a-key\"", r#"{"name":"A","account_id":null,"unknown":1}"#)] {
-        let again = world.send(&world.key, &[key], body)?;
+        let again = scene.send(&scene.key, &[key], body)?;
         assert_eq!((again.status, replayed(&again)), (201, Some("true")));
         assert_eq!(again.body, first.body);
     }
-    assert_eq!(world.workspaces()?, 1);
+    assert_eq!(scene.workspaces()?, 1);
     // Whatever has become of the workspace, and also from another process.
-    world.sql("UPDATE accounts SET name = 'Renamed'")?;
-    let other = world.deployment.serve(&["--log", "off"])?;
-    let headers = [("x-api-key", world.key.as_str()), ("Idempotency-Key", "a-key")];
+    scene.sql("UPDATE accounts SET name = 'Renamed'")?;
+    let other = scene.deployment.serve(&["--log", "off"])?;
+    let headers = [("x-api-key", scene.key.as_str()), ("Idempotency-Key", "a-key")];
     let again = other.send("POST", "/api/workspaces", &headers, br#"{"name": "A"}"#)?;
     assert_eq!((again.status, replayed(&again), &again.body), (201, Some("true"), &first.body));
     Ok(())
@@ -78,91 +77,91 @@ fn a_request_sent_again_gets_the_same_answer_and_creates_nothing() -> Result<()>
 
 #[test]
 fn another_payload_is_422() -> Result<()> {
-    let world = World::new()?;
-    assert_eq!(world.send(&world.key, &["k"], "{}")?.status, 201);
+    let scene = Scene::new()?;
+    assert_eq!(scene.send(&scene.key, &["k"], "{}")?.status, 201);
     for body in
-        [json!({"name": "Untitled"}), json!({"account_id": world.account}), json!({"organization_id": world.account})]
+        [json!({"name": "Untitled"}), json!({"account_id": scene.account}), json!({"organization_id": scene.account})]
     {
-        let answer = world.send(&world.key, &["k"], &body.to_string())?;
+        let answer = scene.send(&scene.key, &["k"], &body.to_string())?;
         assert_eq!((answer.status, &answer.json()?["error"]), (422, &json!(422)), "{body}");
     }
-    assert_eq!(world.workspaces()?, 1);
+    assert_eq!(scene.workspaces()?, 1);
     Ok(())
 }
 
 #[test]
 fn a_key_is_its_callers_own() -> Result<()> {
-    let world = World::new()?;
-    let other = world.deployment.run(&["account", "create"])?;
-    let other = world.deployment.run(&["key", "create", &other])?;
-    for key in [&world.key, &other] {
-        let answer = world.send(key, &["k"], "{}")?;
+    let scene = Scene::new()?;
+    let other = scene.deployment.run(&["account", "create"])?;
+    let other = scene.deployment.run(&["key", "create", &other])?;
+    for key in [&scene.key, &other] {
+        let answer = scene.send(key, &["k"], "{}")?;
         assert_eq!((answer.status, replayed(&answer)), (201, None));
     }
-    assert_eq!(world.workspaces()?, 2);
+    assert_eq!(scene.workspaces()?, 2);
     Ok(())
 }
 
 #[test]
 fn what_is_no_key_is_400_after_the_credential_is_checked() -> Result<()> {
-    let world = World::new()?;
+    let scene = Scene::new()?;
     for keys in [&[""][..], &["a b"], &["é"], &["\"a"], &["a", "a"], &[&"k".repeat(256)]] {
-        let answer = world.send(&world.key, keys, "{}")?;
+        let answer = scene.send(&scene.key, keys, "{}")?;
         assert_eq!(answer.status, 400, "{keys:?}: {answer:?}");
         assert!(answer.json()?["message"].as_str().context("no message")?.contains("Idempotency-Key"));
-        assert_eq!(world.send("unknown", keys, "{}")?.status, 401);
+        assert_eq!(scene.send("unknown", keys, "{}")?.status, 401);
     }
-    assert_eq!(world.send(&world.key, &[&"k".repeat(255)], "{}")?.status, 201);
+    assert_eq!(scene.send(&scene.key, &[&"k".repeat(255)], "{}")?.status, 201);
     Ok(())
 }
 
 #[test]
 fn failures_are_not_remembered() -> Result<()> {
-    let world = World::new()?;
-    let organization = world.deployment.run(&["organization", "create"])?;
+    let scene = Scene::new()?;
+    let organization = scene.deployment.run(&["organization", "create"])?;
     let body = json!({"organization_id": organization}).to_string();
-    assert_eq!(world.send(&world.key, &["k"], &body)?.status, 403);
-    assert_eq!(world.send(&world.key, &["k"], r#"{"name": 1}"#)?.status, 400);
-    world.deployment.run(&["organization", "add-member", &organization, &world.account])?;
-    let answer = world.send(&world.key, &["k"], &body)?;
+    assert_eq!(scene.send(&scene.key, &["k"], &body)?.status, 403);
+    assert_eq!(scene.send(&scene.key, &["k"], r#"{"name": 1}"#)?.status, 400);
+    scene.deployment.run(&["organization", "add-member", &organization, &scene.account])?;
+    let answer = scene.send(&scene.key, &["k"], &body)?;
     assert_eq!((answer.status, replayed(&answer)), (201, None));
     Ok(())
 }
 
 #[test]
 fn the_credential_is_checked_again_and_access_is_not() -> Result<()> {
-    let world = World::new()?;
-    let organization = world.deployment.run(&["organization", "create"])?;
-    world.deployment.run(&["organization", "add-member", &organization, &world.account])?;
+    let scene = Scene::new()?;
+    let organization = scene.deployment.run(&["organization", "create"])?;
+    scene.deployment.run(&["organization", "add-member", &organization, &scene.account])?;
     let body = json!({"organization_id": organization}).to_string();
-    let first = world.send(&world.key, &["k"], &body)?;
+    let first = scene.send(&scene.key, &["k"], &body)?;
     assert_eq!(first.status, 201);
     // The answer is about what was done then.
-    assert_eq!(world.sql("DELETE FROM account_organization_ids")?, 1);
-    assert_eq!(world.send(&world.key, &["k"], &body)?.body, first.body);
-    assert_eq!(world.send(&world.key, &["new"], &body)?.status, 403);
-    assert_eq!(world.sql("DELETE FROM account_api_keys")?, 1);
-    assert_eq!(world.send(&world.key, &["k"], &body)?.status, 401);
+    assert_eq!(scene.sql("DELETE FROM account_organization_ids")?, 1);
+    assert_eq!(scene.send(&scene.key, &["k"], &body)?.body, first.body);
+    assert_eq!(scene.send(&scene.key, &["new"], &body)?.status, 403);
+    assert_eq!(scene.sql("DELETE FROM account_api_keys")?, 1);
+    assert_eq!(scene.send(&scene.key, &["k"], &body)?.status, 401);
     Ok(())
 }
 
 #[test]
 fn claims_are_kept_for_a_day_and_then_forgotten() -> Result<()> {
-    let world = World::new()?;
+    let scene = Scene::new()?;
     for key in ["old", "young", "new"] {
-        assert_eq!(world.send(&world.key, &[key], "{}")?.status, 201);
+        assert_eq!(scene.send(&scene.key, &[key], "{}")?.status, 201);
     }
     const HOUR: i64 = 60 * 60 * 1000;
     for (key, age) in [("old", 24 * HOUR + 1), ("young", 24 * HOUR - HOUR)] {
         let aged = format!("UPDATE idempotency_keys SET created_at = created_at - {age} WHERE key = '{key}'");
-        assert_eq!(world.sql(&aged)?, 1);
+        assert_eq!(scene.sql(&aged)?, 1);
     }
     // The sweep runs soon after a server starts, beside the requests.
-    let World { deployment, server, key, account } = world;
+    let Scene { deployment, server, key, account } = scene;
     drop(server);
-    let world = World { server: deployment.serve(&["--log", "off"])?, deployment, key, account };
+    let scene = Scene { server: deployment.serve(&["--log", "off"])?, deployment, key, account };
     let kept = || -> Result<i64> {
-        let connection = Connection::open(world.deployment.database())?;
+        let connection = Connection::open(scene.deployment.database())?;
         Ok(connection.query_row("SELECT count(*) FROM idempotency_keys", [], |row| row.get(0))?)
     };
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
@@ -170,7 +169,7 @@ fn claims_are_kept_for_a_day_and_then_forgotten() -> Result<()> {
         assert!(std::time::Instant::now() < deadline, "nothing is forgotten");
         std::thread::yield_now();
     }
-    let (old, young) = (world.send(&world.key, &["old"], "{}")?, world.send(&world.key, &["young"], "{}")?);
+    let (old, young) = (scene.send(&scene.key, &["old"], "{}")?, scene.send(&scene.key, &["young"], "{}")?);
     assert_eq!((replayed(&old), replayed(&young)), (None, Some("true")));
     Ok(())
 }
@@ -192,9 +191,15 @@ impl Auth for Slow {
 
 #[async_trait]
 impl Storage for Slow {
-    async fn create_workspace(&self, grant: &Grant, name: &str, _: Option<&Claim>) -> Result<Created, storage::Error> {
+    async fn create_workspace(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        _: Option<&Claim>,
+    ) -> Result<Created, storage::Error> {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let workspace = Workspace { id: Uuid::now_v7(), name: name.into(), account_id: grant.account_id };
+        let workspace = Workspace { id, name: name.into(), account_id: grant.account_id };
         Ok(Created { workspace, replayed: false })
     }
 

@@ -31,8 +31,7 @@ fn the_demo_prints_commands_that_work_as_pasted_and_fit_a_terminal() -> Result<(
     let mut demo =
         Command::new(PROGRAM).args(["serve", "--demo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn()?;
     let stdout = BufReader::new(demo.stdout.take().context("no standard output")?);
-    let text: Vec<_> =
-        stdout.lines().map_while(Result::ok).take_while(|line| !line.ends_with("/openapi.json")).collect();
+    let text: Vec<_> = stdout.lines().map_while(Result::ok).take_while(|line| !line.ends_with("/docs/")).collect();
     let lines = text.join("\n");
     assert!(text.iter().all(|line| line.len() <= 80), "wider than a terminal: {lines}");
     for part in ["Ada", "Grace", "organization", "Ctrl-C"] {
@@ -71,7 +70,7 @@ fn mistyped_addresses_are_not_repeated_with_their_passwords() -> Result<()> {
     Ok(())
 }
 
-/// Every command of the program, from its own help.
+/// Returns every command of the program, from its own help.
 fn commands(path: &[String]) -> Result<Vec<Vec<String>>> {
     let output = Command::new(PROGRAM).args(path).arg("--help").output()?;
     let help = String::from_utf8(output.stdout)?;
@@ -107,6 +106,35 @@ fn help_shows_no_value_of_the_environment() -> Result<()> {
             let help = String::from_utf8([output.stdout, output.stderr].concat())?;
             assert!(help.contains("Usage:") && !help.contains("canary"), "{command:?}: {help}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn help_is_as_wide_on_every_terminal_and_its_examples_stay_whole() -> Result<()> {
+    let mut examples = Vec::new();
+    for command in commands(&[])? {
+        let help = |columns: &str| -> Result<String> {
+            let output = Command::new(PROGRAM).args(&command).arg("--help").env("COLUMNS", columns).output()?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let (narrow, wide) = (help("40")?, help("200")?);
+        assert_eq!(narrow, wide, "{command:?}");
+        for line in narrow.lines().filter(|line| !line.starts_with("Usage:")) {
+            assert!(line.chars().count() <= 80, "{command:?}: {line}");
+        }
+        // Lines for a shell are set off, and no prose before the options begins so.
+        let is_example =
+            |line: &&str| ["  workspaces ", "  export ", "  account="].iter().any(|start| line.starts_with(start));
+        examples.extend(narrow.lines().filter(is_example).map(str::to_owned));
+        for line in narrow.lines().filter(|line| line.contains("workspaces ") && line.contains(['>', '|'])) {
+            assert!(is_example(&line), "{command:?} has an example within a paragraph: {line}");
+        }
+    }
+    assert!(examples.len() >= 9, "{examples:#?}");
+    for example in examples {
+        let parsed = Command::new("bash").args(["-n", "-c", &example]).output()?;
+        assert!(parsed.status.success(), "{example}: {}", String::from_utf8_lossy(&parsed.stderr));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use workspaces_host::{
     auth::{Basis, Caller, Grant},
     storage::{
         Claim, Created, Database, Error, IdempotencyKey, Period, Quota, Storage,
-        sqlite::{Options, Sqlite},
+        sqlite::{Sqlite, SqliteOptions},
     },
 };
 use workspaces_tests::Tenants;
@@ -26,7 +26,7 @@ async fn at_once(storage: &Arc<dyn Storage>, grant: &Grant) -> Result<(usize, Ve
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let (storage, grant) = (storage.clone(), grant.clone());
-            tokio::spawn(async move { storage.create_workspace(&grant, "x", None).await })
+            tokio::spawn(async move { storage.create_workspace(Uuid::now_v7(), &grant, "x", None).await })
         })
         .collect();
     let (mut created, mut refused) = (0, Vec::new());
@@ -58,7 +58,7 @@ async fn hold_to_quotas(database: &dyn Database) -> Result<()> {
             "{tenant}: {refused:?}"
         );
         // Through another value too.
-        let again = database.for_tenant(tenant, quota).create_workspace(&grant, "x", None).await;
+        let again = database.for_tenant(tenant, quota).create_workspace(Uuid::now_v7(), &grant, "x", None).await;
         assert_eq!(again.err(), period.map(Error::QuotaReached), "{tenant}");
     }
     // What is replayed or refused does not count.
@@ -68,15 +68,15 @@ async fn hold_to_quotas(database: &dyn Database) -> Result<()> {
     };
     let missing = Grant { organization_id: Some(Uuid::now_v7()), ..grant.clone() };
     for _ in 0..3 {
-        assert_eq!(storage.create_workspace(&missing, "x", None).await, Err(Error::AccessLost));
-        assert!(storage.create_workspace(&grant, "x", Some(&claim("one")?)).await.is_ok());
+        assert_eq!(storage.create_workspace(Uuid::now_v7(), &missing, "x", None).await, Err(Error::AccessLost));
+        assert!(storage.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim("one")?)).await.is_ok());
     }
-    let second = storage.create_workspace(&grant, "x", Some(&claim("two")?)).await?;
+    let second = storage.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim("two")?)).await?;
     // A key that was refused is not used up, and one that was not gets its answer again.
-    let third = storage.create_workspace(&grant, "x", Some(&claim("three")?)).await;
+    let third = storage.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim("three")?)).await;
     assert_eq!(third, Err(Error::QuotaReached(Period::Total)));
     assert_eq!(storage.find_claimed(&claim("three")?).await, Ok(None));
-    let again = storage.create_workspace(&grant, "x", Some(&claim("two")?)).await?;
+    let again = storage.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim("two")?)).await?;
     assert_eq!(again, Created { replayed: true, ..second });
     // A quota that is raised gives the rest.
     let raised = database.for_tenant("counts", Quota { per_day: None, total: Some(3) });
@@ -88,7 +88,7 @@ async fn hold_to_quotas(database: &dyn Database) -> Result<()> {
 async fn sqlite_holds_each_tenant_to_its_quota() -> Result<()> {
     for batch in [1, 64] {
         let folder = tempfile::tempdir()?;
-        let options = Options { batch, ..Default::default() };
+        let options = SqliteOptions { batch, ..Default::default() };
         hold_to_quotas(&Sqlite::open_with(&folder.path().join("workspaces.db"), &options)?).await?;
     }
     Ok(())
@@ -120,7 +120,7 @@ async fn tenants_without_a_quota_are_not_counted() -> Result<()> {
     let path = folder.path().join("workspaces.db");
     let database = Sqlite::open(&path)?;
     let grant = grant(&database).await?;
-    database.for_tenant("acme", Quota::default()).create_workspace(&grant, "x", None).await?;
+    database.for_tenant("acme", Quota::default()).create_workspace(Uuid::now_v7(), &grant, "x", None).await?;
     let rows: i64 = Connection::open(&path)?.query_row("SELECT count(*) FROM tenant_usage", [], |row| row.get(0))?;
     assert_eq!(rows, 0);
     Ok(())

@@ -4,12 +4,22 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
 use rusqlite::Connection;
 use serde_json::json;
-use workspaces_tests::{Answer, Deployment, Server, postgres::Postgres, write_head};
+use uuid::Uuid;
+use workspaces_host::{
+    auth::{
+        Auth as _, Credential, Denial,
+        api_key::{ApiKeys, Pepper, generate},
+    },
+    storage::{self, Database, NewKey, postgres::PostgresOptions, sqlite::Sqlite},
+};
+use workspaces_tests::{Answer, Deployment, PEPPER, Server, postgres::Postgres, write_head};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
@@ -88,7 +98,7 @@ fn on_sqlite_what_is_lost_while_a_body_is_on_its_way_creates_nothing() -> Result
     let path = deployment.database();
     what_is_lost_while_a_body_is_on_its_way_creates_nothing(&deployment, &|change| {
         let connection = Connection::open(&path)?;
-        connection.busy_timeout(std::time::Duration::from_secs(10))?;
+        connection.busy_timeout(Duration::from_secs(10))?;
         connection.execute_batch(match change {
             "expire" => "UPDATE account_api_keys SET expires_at = unixepoch() * 1000",
             _ => "DELETE FROM account_organization_ids",
@@ -112,4 +122,55 @@ fn on_postgres_what_is_lost_while_a_body_is_on_its_way_creates_nothing() -> Resu
             })
             .map(drop)
     })
+}
+
+/// Revokes a key through one value of a database and asks for it through `auth` on it or on another.
+async fn after_a_revocation(same: Arc<dyn Database>, other: Arc<dyn Database>, auth: &ApiKeys) -> Result<()> {
+    let account = same.create_account(None, None).await?.id;
+    let key = async || -> Result<(Uuid, Credential)> {
+        let key = generate()?;
+        let (hash, pepper) = (Pepper::new(PEPPER.as_bytes()).hash(&key), Pepper::new(PEPPER.as_bytes()).check());
+        let stored = NewKey { name: "k".into(), hash, pepper, expires_at: None };
+        Ok((same.create_key(account, stored).await?.id, Credential::ApiKey(key)))
+    };
+    let unknown = Err(Denial::Unauthenticated("API key unknown or revoked"));
+
+    let (id, credential) = key().await?;
+    let caller = auth.authenticate(&credential).await?;
+    assert_eq!(auth.authenticate(&credential).await?, caller);
+    same.revoke_key(id).await?;
+    assert_eq!(auth.authenticate(&credential).await, unknown, "at once in the same process");
+
+    let (id, credential) = key().await?;
+    let caller = auth.authenticate(&credential).await?;
+    other.revoke_key(id).await?;
+    assert_eq!(auth.authenticate_now(&credential).await, unknown, "a request with an idempotency key");
+    let grant = auth.authorize(&caller, None, None).await?;
+    let created = same.create_workspace(Uuid::now_v7(), &grant, "x", None).await;
+    assert_eq!(created, Err(storage::Error::CredentialLost));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(auth.authenticate(&credential).await, unknown, "after a second in another process");
+    Ok(())
+}
+
+#[tokio::test]
+async fn on_sqlite_a_revoked_key_is_refused_at_once_or_within_a_second() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("workspaces.db");
+    let same = Arc::new(Sqlite::open(&path)?);
+    let auth = ApiKeys::new(same.clone(), PEPPER.as_bytes(), None);
+    after_a_revocation(same, Arc::new(Sqlite::open(&path)?), &auth).await
+}
+
+#[tokio::test]
+async fn on_postgres_a_revoked_key_is_refused_at_once_or_within_a_second() -> Result<()> {
+    if !workspaces_tests::postgres::available()? {
+        return Ok(());
+    }
+    let server = Postgres::start()?;
+    storage::postgres::Postgres::migrate(&server.url()).await?;
+    let connect = async || storage::postgres::Postgres::connect(&server.url(), &PostgresOptions::default()).await;
+    let (same, other) = (Arc::new(connect().await?), Arc::new(connect().await?));
+    let auth = ApiKeys::new(same.clone(), PEPPER.as_bytes(), None);
+    after_a_revocation(same, other, &auth).await
 }

@@ -1,33 +1,25 @@
-//! What a component that is wrong or hostile gets: a refusal to load, or an answer in JSON and a
+//! Components that are wrong or hostile: each gets a refusal to load, or an answer in JSON and a
 //! server that carries on.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use uuid::Uuid;
-use workspaces_host::{
-    CreateWorkspaceRequest, Share, Workspaces,
-    auth::{Auth, Caller, Credential, Denial, Grant},
-    runtime::{Error, Limits, Pool, Sandboxes},
-    storage::sqlite::Sqlite,
-};
 use workspaces_tests::{
     Deployment, Server,
-    hostile::{Module, component, kinds, refused, trap_in_rehearsal, two_faced},
-    trials::canary,
+    hostile_components::{Module, kinds, refused, trap_in_rehearsal, two_faced},
+    trials::memory_residue,
 };
 
 /// The request that a two-faced component is hostile to.
 const HOSTILE: &str = r#"{"name": "hostile"}"#;
 
-/// A server that runs this component, with a key for it.
+/// Starts a server that runs this component, with a key for it.
 fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
     let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
     let file = deployment.folder().join("component.wasm");
@@ -38,7 +30,7 @@ fn serve(component: &[u8]) -> Result<(Deployment, Server, String)> {
     Ok((deployment, server, key))
 }
 
-/// What the server logs of a component's trap, within the function that bears this name: the line as it
+/// Returns what the server logs of a component's trap, within the function that bears this name: the line as it
 /// is, and the cause that it gives.
 fn logged(name: &str, format: &str) -> Result<(String, String)> {
     let quoted: String = name.bytes().map(|byte| format!("\\{byte:02x}")).collect();
@@ -88,105 +80,6 @@ fn a_trap_is_500() -> Result<()> {
 #[test]
 fn an_endless_loop_runs_out_of_time() -> Result<()> {
     assert_eq!(assert_answers("(call $spin)", 503, TRY_LATER)?, 0);
-    Ok(())
-}
-
-/// Takes its time, and then denies.
-struct Slow(Duration);
-
-#[async_trait::async_trait]
-impl Auth for Slow {
-    async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
-        Err(Denial::Unauthenticated("no credential is valid here"))
-    }
-
-    async fn authorize(&self, _: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {
-        tokio::time::sleep(self.0).await;
-        Err(Denial::AccountForbidden)
-    }
-}
-
-fn slow(component: &[u8], wait: Duration, limits: Limits, pool: Pool) -> Result<Workspaces> {
-    let builder = Workspaces::builder(Arc::new(Sqlite::in_memory()?), Arc::new(Slow(wait)));
-    Ok(builder.component(component).limits(limits).sandboxes(Sandboxes::new(pool)?).build()?)
-}
-
-/// How a component fares with a slow auth, and how long it takes.
-async fn call_with_slow_auth(body: &str, wait: Duration, limits: Limits) -> Result<(Result<(), Error>, Duration)> {
-    let workspaces = slow(&component(body)?, wait, limits, Pool::default())?;
-    let start = Instant::now();
-    let answer =
-        workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None).await;
-    Ok((answer.map(drop), start.elapsed()))
-}
-
-#[tokio::test]
-async fn waiting_for_the_host_is_not_on_the_components_account_nor_to_its_credit() -> Result<()> {
-    const WAIT: Duration = Duration::from_secs(2);
-    // The second call is where the clock is looked at after the first one's wait.
-    let (answer, _) = call_with_slow_auth("(drop (call $grant)) (drop (call $grant))", WAIT, Limits::default()).await?;
-    assert!(matches!(answer, Err(Error::InvalidRequest(_))), "{answer:?}");
-    let (answer, elapsed) = call_with_slow_auth("(drop (call $grant)) (call $spin)", WAIT, Limits::default()).await?;
-    assert!(matches!(answer, Err(Error::OutOfTime(_))), "{answer:?}");
-    // With its wait to its credit it would spin for as long again.
-    assert!(elapsed < WAIT * 2, "{elapsed:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_wait_for_the_host_ends_with_the_wall_clock() -> Result<()> {
-    let limits = Limits { wall_clock: Duration::from_millis(50), ..Limits::default() };
-    let (answer, _) = call_with_slow_auth("(drop (call $grant))", Duration::from_secs(3600), limits).await?;
-    assert!(matches!(answer, Err(Error::OutOfTime(_))), "{answer:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn requests_over_a_tenants_sandboxes_that_run_wait_and_are_refused() -> Result<()> {
-    let pool = Pool { admission_wait: Duration::from_millis(50), ..Pool::default() };
-    let builder = Workspaces::builder(Arc::new(Sqlite::in_memory()?), Arc::new(Slow(Duration::ZERO)))
-        .component(component("(call $spin)")?)
-        .limits(Limits { cpu: Duration::from_secs(1), ..Limits::default() })
-        .share(Share { running: 1, ..Share::default() })
-        .sandboxes(Sandboxes::new(pool)?);
-    let workspaces = builder.build()?;
-    let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
-    let (first, second) = tokio::join!(call(), call());
-    assert!(matches!(first, Err(Error::OutOfTime(_))), "{first:?}");
-    assert!(matches!(second, Err(Error::Overloaded)), "{second:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn sandboxes_that_wait_for_their_host_let_others_run() -> Result<()> {
-    let pool = Pool { concurrency: 1, queue: 7, admission_wait: Duration::from_millis(300), ..Pool::default() };
-    let workspaces = slow(&component("(drop (call $grant))")?, Duration::from_secs(1), Limits::default(), pool)?;
-    let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
-    let (one, two, three, four) = tokio::join!(call(), call(), call(), call());
-    for answer in [one, two, three, four] {
-        assert!(matches!(answer, Err(Error::InvalidRequest(_))), "{answer:?}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn requests_over_the_queue_are_refused_at_once() -> Result<()> {
-    let hour = Duration::from_secs(3600);
-    let limits = Limits { wall_clock: hour, ..Limits::default() };
-    let pool = Pool { concurrency: 1, queue: 1, admission_wait: hour, ..Pool::default() };
-    let wait = Duration::from_millis(200);
-    let workspaces = slow(&component("(drop (call $grant))")?, wait, limits, pool)?;
-    let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
-    let third = async {
-        // The two before it have been polled once by then.
-        tokio::task::yield_now().await;
-        (call().await, Instant::now())
-    };
-    let second = async { (call().await, Instant::now()) };
-    let (first, (second, served), (third, refused)) = tokio::join!(call(), second, third);
-    assert!(matches!(first, Err(Error::InvalidRequest(_))), "{first:?}");
-    assert!(matches!(second, Err(Error::InvalidRequest(_))), "one may wait: {second:?}");
-    assert!(matches!(third, Err(Error::Overloaded)) && refused < served, "{third:?}");
     Ok(())
 }
 
@@ -323,12 +216,45 @@ fn every_kind_of_hostile_component_is_answered_for_and_leaves_the_server_well() 
 }
 
 #[test]
+fn a_component_that_forgets_the_account_or_the_organization_of_a_request_creates_nothing() -> Result<()> {
+    // It creates for the caller's own account, whatever it is asked, and reports that truthfully.
+    let (deployment, server, key) = serve(&two_faced("(return (call $good))")?)?;
+    let accounts: Vec<Value> = serde_json::from_str(&deployment.run(&["account", "list", "--json"])?)?;
+    let own = accounts[0]["id"].as_str().context("no account")?;
+    let [label, other] = [&["organization", "create"], &["account", "create"]].map(|command| deployment.run(command));
+    let (label, other) = (label?, other?);
+    for account in [own, &other] {
+        deployment.run(&["organization", "add-member", &label, account])?;
+    }
+    let create = |more: &str| server.create(&key, format!("{{\"name\":\"hostile\"{more}}}"));
+    for more in [
+        format!(",\"account_id\":\"{other}\""),
+        format!(",\"organization_id\":\"{label}\""),
+        format!(",\"account_id\":\"{own}\",\"organization_id\":\"{label}\""),
+        ",\"account_id\":\"no id\"".into(),
+    ] {
+        assert_eq!(create(&more)?.status, 500, "{more}");
+    }
+    assert_eq!(deployment.run(&["workspace", "list"])?, "");
+    for more in [String::new(), format!(",\"account_id\":\"{own}\"")] {
+        assert_eq!(create(&more)?.status, 201, "{more}");
+    }
+    assert_eq!(deployment.run(&["workspace", "list"])?.lines().count(), 2);
+    Ok(())
+}
+
+#[test]
 fn nothing_that_a_sandbox_leaves_is_found_by_a_later_one() -> Result<()> {
-    assert_eq!(canary::control()?, ["memory", "global", "table"], "it finds what is there");
-    let report = canary::run(2000)?;
+    assert_eq!(memory_residue::control()?, ["memory", "global", "table"], "it finds what is there");
+    let report = memory_residue::run(2000)?;
     // However they ended, every one of them looked before.
-    let expected =
-        canary::Report { answered: 1000, trapped: 800, out_of_time: 8, abandoned: 192, found: BTreeMap::new() };
+    let expected = memory_residue::MemoryResidueReport {
+        answered: 1000,
+        trapped: 800,
+        out_of_time: 8,
+        abandoned: 192,
+        found: BTreeMap::new(),
+    };
     assert_eq!(report, expected);
     Ok(())
 }

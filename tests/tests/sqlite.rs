@@ -17,7 +17,7 @@ use workspaces_host::{
     auth::{Basis, Caller, Grant},
     storage::{
         Claim, Created, Database, Error, IdempotencyKey, Period, Quota, Storage,
-        sqlite::{Access, Options, Sqlite},
+        sqlite::{Access, Sqlite, SqliteOptions},
     },
 };
 use workspaces_tests::{
@@ -52,10 +52,10 @@ impl Scene {
     }
 
     async fn create(&self, name: &str) -> Result<Created, Error> {
-        self.database.create_workspace(&self.grant(), name, None).await
+        self.database.create_workspace(Uuid::now_v7(), &self.grant(), name, None).await
     }
 
-    /// A connection of another process, as far as SQLite can tell.
+    /// Returns a connection of another process, as far as SQLite can tell.
     fn other(&self) -> Result<Connection> {
         connect(&self.path())
     }
@@ -99,7 +99,7 @@ fn mode(path: &Path) -> Result<u32> {
     Ok(fs::metadata(path).with_context(|| path.display().to_string())?.permissions().mode() & 0o777)
 }
 
-/// A server whose log goes to a file.
+/// Starts a server whose log goes to a file.
 fn serve(deployment: &Deployment) -> Result<(Server, PathBuf)> {
     let log = deployment.folder().join("log");
     let server = Server::start(deployment.server(&[]).stderr(fs::File::create(&log)?))?;
@@ -212,7 +212,9 @@ async fn the_log_is_copied_as_it_grows_and_cut_after_a_long_reader() -> Result<(
             let tasks: Vec<_> = (0..64)
                 .map(|_| {
                     let (database, grant) = (database.clone(), grant.clone());
-                    tokio::spawn(async move { database.create_workspace(&grant, &"x".repeat(200), None).await })
+                    tokio::spawn(async move {
+                        database.create_workspace(Uuid::now_v7(), &grant, &"x".repeat(200), None).await
+                    })
                 })
                 .collect();
             for task in tasks {
@@ -319,7 +321,7 @@ async fn readiness_says_what_the_last_writes_said() -> Result<()> {
 
     // A refusal of one workspace is no matter of readiness.
     let missing = Grant { account_id: Uuid::now_v7(), ..scene.grant() };
-    assert_eq!(scene.database.create_workspace(&missing, "x", None).await, Err(Error::AccessLost));
+    assert_eq!(scene.database.create_workspace(Uuid::now_v7(), &missing, "x", None).await, Err(Error::AccessLost));
     assert!(is_ready().await?);
     Ok(())
 }
@@ -354,12 +356,12 @@ async fn in_one_batch(scene: &Scene, calls: Vec<Call>) -> Result<Vec<Result<Crea
     // The first waits for the lock alone; the others gather meanwhile.
     let first = scene.database.clone();
     let grant = scene.grant();
-    let first = tokio::spawn(async move { first.create_workspace(&grant, "First", None).await });
+    let first = tokio::spawn(async move { first.create_workspace(Uuid::now_v7(), &grant, "First", None).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let tasks: Vec<_> = calls
         .into_iter()
         .map(|(grant, name, claim, storage)| {
-            tokio::spawn(async move { storage.create_workspace(&grant, name, claim.as_ref()).await })
+            tokio::spawn(async move { storage.create_workspace(Uuid::now_v7(), &grant, name, claim.as_ref()).await })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -383,7 +385,7 @@ async fn one_refusal_is_not_the_answer_to_its_batch() -> Result<()> {
          CREATE TRIGGER defer AFTER INSERT ON accounts WHEN NEW.name = 'Defer' BEGIN INSERT INTO notes VALUES ('none'); END;",
     )?;
     let used = scene.claim("used")?;
-    scene.database.create_workspace(&scene.grant(), "Used", Some(&used)).await?;
+    scene.database.create_workspace(Uuid::now_v7(), &scene.grant(), "Used", Some(&used)).await?;
     let reused = Claim { fingerprint: [1; 32], ..used };
     let all: Arc<dyn Storage> = Arc::new(scene.database.clone());
     let none = scene.database.for_tenant("none", Quota { per_day: Some(0), total: None });
@@ -473,7 +475,7 @@ async fn what_the_data_causes_is_refused_and_what_the_schema_causes_is_misconfig
         let name = if what == "check" { "Too long" } else { "Taken" };
         let claim = scene.claim("k")?;
         for claim in [None, Some(&claim)] {
-            let outcome = scene.database.create_workspace(&scene.grant(), name, claim).await;
+            let outcome = scene.database.create_workspace(Uuid::now_v7(), &scene.grant(), name, claim).await;
             assert!(outcome.as_ref().is_err_and(is_expected), "{what}: {outcome:?}");
         }
         let is_ready = scene.database.ready().await.is_ok();
@@ -513,7 +515,7 @@ async fn two_hosts_on_one_file_create_once_for_a_key() -> Result<()> {
             .into_iter()
             .map(|database| {
                 let (database, grant, claim) = (database.clone(), scene.grant(), claim.clone());
-                tokio::spawn(async move { database.create_workspace(&grant, "x", Some(&claim)).await })
+                tokio::spawn(async move { database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim)).await })
             })
             .collect();
         let mut ids = Vec::new();
@@ -530,11 +532,11 @@ async fn two_hosts_on_one_file_create_once_for_a_key() -> Result<()> {
 #[tokio::test]
 async fn a_claim_is_never_older_than_the_newest() -> Result<()> {
     let scene = Scene::new().await?;
-    scene.database.create_workspace(&scene.grant(), "x", Some(&scene.claim("ahead")?)).await?;
+    scene.database.create_workspace(Uuid::now_v7(), &scene.grant(), "x", Some(&scene.claim("ahead")?)).await?;
     // As a host whose clock is years ahead writes it.
     let other = scene.other()?;
     other.execute("UPDATE idempotency_keys SET created_at = created_at * 2", [])?;
-    scene.database.create_workspace(&scene.grant(), "x", Some(&scene.claim("behind")?)).await?;
+    scene.database.create_workspace(Uuid::now_v7(), &scene.grant(), "x", Some(&scene.claim("behind")?)).await?;
     let times = "SELECT count(DISTINCT created_at) FROM idempotency_keys";
     assert_eq!(other.query_row(times, [], |row| row.get::<_, i64>(0))?, 1);
     Ok(())
@@ -549,7 +551,7 @@ const OLD_CLAIMS: &str = "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELEC
 async fn old_claims_are_forgotten_as_fast_as_new_ones_come_wherever_a_database_is_open() -> Result<()> {
     const OLD: i64 = 40_000;
     let scene = Scene::new().await?;
-    scene.database.create_workspace(&scene.grant(), "x", Some(&scene.claim("fresh")?)).await?;
+    scene.database.create_workspace(Uuid::now_v7(), &scene.grant(), "x", Some(&scene.claim("fresh")?)).await?;
     let path = scene.path();
     let Scene { folder, database, account } = scene;
     drop(database);
@@ -566,7 +568,7 @@ async fn old_claims_are_forgotten_as_fast_as_new_ones_come_wherever_a_database_i
             tokio::spawn(async move {
                 for number in 0.. {
                     let claim = claim(grant.account_id, &format!("new-{client}-{number}"))?;
-                    database.create_workspace(&grant, "x", Some(&claim)).await?;
+                    database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim)).await?;
                     created.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
                 anyhow::Ok(())
@@ -584,7 +586,7 @@ async fn old_claims_are_forgotten_as_fast_as_new_ones_come_wherever_a_database_i
     Ok(())
 }
 
-/// A database as an earlier version made it.
+/// Makes a database as an earlier version made it.
 fn old_schema(path: &Path, version: usize) -> Result<Uuid> {
     let account = Uuid::new_v4();
     let old = connect(path)?;
@@ -680,8 +682,8 @@ fn a_copy_that_cannot_be_written_can_be_read() -> Result<()> {
 #[tokio::test]
 async fn a_database_that_is_open_for_reading_alone_writes_nothing() -> Result<()> {
     let scene = Scene::new().await?;
-    let database = Sqlite::open_with(&scene.path(), &Options { access: Access::Read, ..Default::default() })?;
-    let outcome = database.create_workspace(&scene.grant(), "x", None).await;
+    let database = Sqlite::open_with(&scene.path(), &SqliteOptions { access: Access::Read, ..Default::default() })?;
+    let outcome = database.create_workspace(Uuid::now_v7(), &scene.grant(), "x", None).await;
     assert!(matches!(outcome, Err(Error::Unavailable(_))), "{outcome:?}");
     assert!(database.create_account(None, None).await.is_err() && database.ready().await.is_err());
     assert_eq!(database.workspaces(None).await?.len(), 0);

@@ -1,86 +1,35 @@
-//! Each backend, held to the contract of storage, and what is particular to it.
+//! Backends of storage, held to its contract, and what is particular to each.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use uuid::Uuid;
 use workspaces_host::{
     auth::{Basis, Grant},
     storage::{
-        Database, Error, NewKey, Severity, Storage,
-        conformance::{self, Subject},
+        Database, Error, Severity, Storage, conformance,
         postgres::{self, Postgres},
         sqlite::{self, Sqlite},
     },
 };
 use workspaces_tests::{
     Deployment,
+    conformance::{Fixture, forget_member},
     disk::Disk,
     postgres::{self as server, PgBouncer},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
-/// A database, and the statement that takes a membership back, run around it.
-struct Fixture<'a> {
-    database: Arc<dyn Database>,
-    remove: Box<dyn Fn(Uuid, Uuid) -> Result<()> + Sync + 'a>,
-}
-
-#[async_trait]
-#[allow(clippy::expect_used, reason = "a scene that can't be set is a failed test")]
-impl Subject for Fixture<'_> {
-    fn storage(&self) -> Arc<dyn Storage> {
-        self.database.clone()
-    }
-
-    async fn make_account(&self) -> Uuid {
-        self.database.create_account(None, None).await.expect("an account").id
-    }
-
-    async fn add_member(&self, organization: Uuid, account: Uuid) {
-        self.database.add_member(organization, account).await.expect("a member");
-    }
-
-    async fn remove_member(&self, organization: Uuid, account: Uuid) {
-        (self.remove)(organization, account).expect("no member any more");
-    }
-
-    async fn make_key(&self, account: Uuid, expires_at: Option<i64>) -> Uuid {
-        let (hash, pepper) = (Uuid::new_v4().to_string(), "check".to_owned());
-        let key = NewKey { name: "a key".into(), hash, pepper, expires_at };
-        self.database.create_key(account, key).await.expect("a key").id
-    }
-
-    async fn revoke_key(&self, key: Uuid) {
-        self.database.revoke_key(key).await.expect("no key any more");
-    }
-
-    async fn workspaces_of(&self, account: Uuid) -> Vec<(Uuid, String, Option<Uuid>)> {
-        let rows = self.database.workspaces(Some(account)).await.expect("a list");
-        rows.into_iter().map(|row| (row.id, row.name.expect("a name"), row.organization_id)).collect()
-    }
-}
-
-impl Fixture<'_> {
-    async fn assert_conforms(&self) -> Result<()> {
-        let failures = conformance::run(self).await;
-        assert!(failures.is_empty(), "{failures:#?}");
-        let check = self.database.check(Box::new(|_, _| {})).await?;
-        let errors: Vec<_> = check.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
-        assert!(errors.is_empty() && check.workspaces > Some(64), "{check:?}");
-        Ok(())
-    }
-}
-
-fn forget_member(path: &Path, organization: Uuid, account: Uuid) -> Result<()> {
-    Connection::open(path)?.execute(
-        "DELETE FROM account_organization_ids WHERE organization_id = ?1 AND account_id = ?2",
-        params![organization, account],
-    )?;
+/// Asserts that a database keeps the contract, and that nothing is left half-made.
+async fn assert_conforms(fixture: &Fixture<'_>) -> Result<()> {
+    let failures = conformance::run(fixture).await;
+    assert!(failures.is_empty(), "{failures:#?}");
+    let check = fixture.database.check(Box::new(|_, _| {})).await?;
+    let errors: Vec<_> = check.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    assert!(errors.is_empty() && check.workspaces > Some(64), "{check:?}");
     Ok(())
 }
 
@@ -89,9 +38,9 @@ async fn sqlite_keeps_the_contract() -> Result<()> {
     for batch in [1, 64] {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("workspaces.db");
-        let database = Sqlite::open_with(&path, &sqlite::Options { batch, ..Default::default() })?;
+        let database = Sqlite::open_with(&path, &sqlite::SqliteOptions { batch, ..Default::default() })?;
         let remove = Box::new(move |organization, account| forget_member(&path, organization, account));
-        Fixture { database: Arc::new(database), remove }.assert_conforms().await?;
+        assert_conforms(&Fixture { database: Arc::new(database), remove }).await?;
     }
     Ok(())
 }
@@ -100,14 +49,14 @@ async fn sqlite_keeps_the_contract() -> Result<()> {
 async fn assert_postgres_conforms(server: &server::Postgres, addresses: &[String]) -> Result<()> {
     Postgres::migrate(&addresses[0]).await?;
     for address in addresses {
-        let database = Postgres::connect(address, &postgres::Options::default()).await?;
+        let database = Postgres::connect(address, &postgres::PostgresOptions::default()).await?;
         let remove = |organization, account| {
             let statement = format!(
                 "DELETE FROM account_organization_ids WHERE organization_id = '{organization}' AND account_id = '{account}'"
             );
             server.psql(&statement).map(drop)
         };
-        Fixture { database: Arc::new(database), remove: Box::new(remove) }.assert_conforms().await?;
+        assert_conforms(&Fixture { database: Arc::new(database), remove: Box::new(remove) }).await?;
     }
     Ok(())
 }
@@ -141,7 +90,7 @@ async fn postgres_keeps_the_contract_through_a_pooler() -> Result<()> {
     assert_postgres_conforms(&server, &[server.service_url(), through]).await
 }
 
-/// A grant for an account that exists.
+/// Returns a grant for an account that exists.
 async fn grant(database: &dyn Database) -> Result<Grant> {
     let account = database.create_account(None, None).await?.id;
     Ok(Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis: Basis::Auth })
@@ -152,26 +101,26 @@ async fn the_log_is_bounded_under_a_long_reader_and_writing_goes_on_when_it_leav
     const LIMIT: u64 = 4 << 20;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("workspaces.db");
-    let database = Sqlite::open_with(&path, &sqlite::Options { log_limit: LIMIT, ..Default::default() })?;
+    let database = Sqlite::open_with(&path, &sqlite::SqliteOptions { log_limit: LIMIT, ..Default::default() })?;
     let grant = grant(&database).await?;
     let log = || std::fs::metadata(folder.path().join("workspaces.db-wal")).map(|file| file.len());
 
     let reader = Connection::open(&path)?;
     reader.execute_batch("BEGIN; SELECT * FROM accounts")?;
     let refusal = loop {
-        if let Err(error) = database.create_workspace(&grant, "x", None).await {
+        if let Err(error) = database.create_workspace(Uuid::now_v7(), &grant, "x", None).await {
             break error;
         }
         assert!(log()? < LIMIT * 2, "{} bytes", log()?);
     };
     assert!(matches!(&refusal, Error::Unavailable(reason) if reason.contains("a long reader")), "{refusal:?}");
-    assert!(database.create_workspace(&grant, "x", None).await.is_err(), "as long as it reads");
+    assert!(database.create_workspace(Uuid::now_v7(), &grant, "x", None).await.is_err(), "as long as it reads");
     let full = log()?;
     assert!(full > LIMIT / 2, "refused at {full} bytes already");
 
     reader.execute_batch("COMMIT")?;
     for _ in 0..2000 {
-        database.create_workspace(&grant, "x", None).await?;
+        database.create_workspace(Uuid::now_v7(), &grant, "x", None).await?;
     }
     assert!(log()? < full + (1 << 20), "{} bytes", log()?);
     Ok(())
@@ -185,14 +134,14 @@ async fn what_a_killed_process_left_unsynced_is_synced_before_it_is_answered_for
         let disk = Disk::watch(folder.path())?;
         drop(Sqlite::open(&path)?);
         // Stays open, as the pages that a killed process wrote stay in the system's memory.
-        let killed = Sqlite::open_with(&path, &sqlite::Options { durable: false, ..Default::default() })?;
+        let killed = Sqlite::open_with(&path, &sqlite::SqliteOptions { durable: false, ..Default::default() })?;
         let grant = grant(&killed).await?;
         let reader = Connection::open(&path)?;
         if old_reader {
             // Of the state before, all of it copied: nothing that comes after can be while it reads.
             reader.execute_batch("PRAGMA wal_checkpoint; BEGIN; SELECT * FROM accounts")?;
         }
-        killed.create_workspace(&grant, "x", None).await?;
+        killed.create_workspace(Uuid::now_v7(), &grant, "x", None).await?;
 
         let next = Sqlite::open(&path)?;
         assert_eq!(next.workspaces(None).await?.len(), 1);
@@ -234,7 +183,7 @@ async fn a_database_of_the_first_version_is_brought_up_to_date() -> Result<()> {
         key_id: None,
         basis: Basis::Memberships { administrators: None },
     };
-    database.create_workspace(&grant, "Kept", None).await?;
+    database.create_workspace(Uuid::now_v7(), &grant, "Kept", None).await?;
     assert_eq!(database.check(Box::new(|_, _| {})).await?.schema, 4);
     Ok(())
 }

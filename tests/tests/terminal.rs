@@ -182,3 +182,58 @@ fn names_of_tenants_stay_on_their_line() -> Result<()> {
     }
     Ok(())
 }
+
+/// Runs a command on a terminal of its own, and returns what it shows.
+fn on_a_terminal(deployment: &Deployment, arguments: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+    let words = arguments.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &format!("'{PROGRAM}' {words}"), "/dev/null"]);
+    terminal
+        .current_dir(deployment.folder())
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR")
+        // With it, the argument parser assumes a log viewer that shows colours.
+        .env_remove("CI")
+        .env("TERM", "xterm-256color");
+    let output = terminal.envs(variables.iter().copied()).output().context("these tests need script (bsdutils)")?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn colours_are_shown_on_a_terminal_alone_and_not_where_they_are_unwanted() -> Result<()> {
+    const ESCAPE: char = '\u{1b}';
+    let tenants = Tenants::new(PROGRAM)?;
+    // Both fail, each with a line of the log, and the program ends.
+    tenants.configure(
+        "[tenants.one]\npath = \"/one\"\ndatabase = \"sqlite:no/such.db\"
+         [tenants.two]\npath = \"/two\"\ndatabase = \"sqlite:no/such.db\"",
+    )?;
+    let deployment = tenants.deployment();
+    for (arguments, part) in [
+        (&["serve", "--listen", "127.0.0.1:0", "--config", "gateway.toml"][..], "not loaded"),
+        (&["--help"], "Usage:"),
+        (&["key", "fly"], "fly"),
+    ] {
+        for (variables, coloured) in
+            [(&[][..], true), (&[("NO_COLOR", "")], true), (&[("NO_COLOR", "1")], false), (&[("TERM", "dumb")], false)]
+        {
+            let shown = on_a_terminal(deployment, arguments, variables)?;
+            assert!(shown.contains(part), "{arguments:?}: {shown:?}");
+            assert_eq!(shown.contains(ESCAPE), coloured, "{arguments:?} {variables:?}: {shown:?}");
+        }
+        // Off a terminal.
+        let output = deployment.output(arguments)?;
+        let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+        assert!(text.contains(part) && !text.contains(ESCAPE), "{arguments:?}: {text:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_word_that_is_no_level_of_the_log_is_refused() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    let output = deployment.output(&["serve", "--demo", "--log", "verbose"])?;
+    let text = String::from_utf8(output.stderr)?;
+    assert!(output.status.code() == Some(2) && text.contains("is no level: give off, error, warn"), "{text}");
+    Ok(())
+}

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::{Basis, Caller, Denial, Grant};
 
-/// What is asked: may `caller` create a workspace for `account`, linked to `organization`?
+/// Question of access: may `caller` create a workspace for `account`, linked to `organization`?
 #[derive(Debug, Clone, Copy)]
 pub struct Question {
     /// The caller's account.
@@ -17,7 +17,7 @@ pub struct Question {
     pub administrators: Option<Uuid>,
 }
 
-/// What a database knows that bears on a [`Question`]. All are false about ids that do not exist.
+/// Facts of a database that decide a [`Question`]. All are false about ids that do not exist.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Facts {
     /// The account exists.
@@ -31,7 +31,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// All that bears on a question that [is the caller's own](Question::is_own).
+    /// Facts for a question that [is the caller's own](Question::is_own).
     pub const OWN: Self = Self {
         account_exists: true,
         caller_is_administrator: false,
@@ -69,13 +69,13 @@ impl Question {
         }
     }
 
-    /// Whether it is about nobody but the caller, who is known to exist: then the answer rests on no
+    /// Returns whether it is about nobody but the caller, who is known to exist: then the answer rests on no
     /// membership, and the database need not be asked.
     pub fn is_own(&self) -> bool {
         self.account == self.caller && self.organization.is_none_or(|organization| organization == self.account)
     }
 
-    /// The question that a grant answered; `None` where it rests on something else than memberships.
+    /// Returns the question that a grant answered; `None` where it rests on something else than memberships.
     pub fn behind(grant: &Grant) -> Option<Self> {
         match grant.basis {
             Basis::Memberships { administrators } => Some(Self {
@@ -88,7 +88,7 @@ impl Question {
         }
     }
 
-    /// The question that a caller's request puts.
+    /// Returns the question that a caller's request puts.
     pub fn new(
         caller: &Caller,
         account: Option<Uuid>,
@@ -103,7 +103,7 @@ impl Question {
 mod tests {
     use super::*;
 
-    /// Every combination of the facts and of who is who, against the rules written the other way
+    /// Checks every combination of the facts and of who is who against the rules written the other way
     /// round: as the list of what is refused.
     #[test]
     fn every_combination_is_decided_by_the_rules() {

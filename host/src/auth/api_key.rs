@@ -1,6 +1,6 @@
 //! API keys: random secrets, of which only a keyed hash is stored.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -9,27 +9,34 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use super::{
-    Auth, Caller, Credential, Denial, Grant,
+    Auth, Caller, Credential, Denial, Grant, LookUpError,
     access::{Facts, Question},
+    key_cache::KeyCache,
 };
-use crate::{now, storage::Error};
+use crate::{hex::hex, now};
 
-/// What API keys need of a database.
+/// Look-ups that API keys need of a database.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
-    /// The key whose hash this is, expired or not, of an account that exists.
+    /// Returns the key whose hash this is, expired or not, of an account that exists.
     ///
     /// # Errors
     ///
     /// Where the database can't answer.
-    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error>;
+    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, LookUpError>;
 
-    /// The facts that bear on a question of access, all of one moment.
+    /// Returns the facts that bear on a question of access, all of one moment.
     ///
     /// # Errors
     ///
     /// Where the database can't answer.
-    async fn facts(&self, question: &Question) -> Result<Facts, Error>;
+    async fn facts(&self, question: &Question) -> Result<Facts, LookUpError>;
+
+    /// Returns how many keys were revoked through this value and its clones. [`ApiKeys`] keeps keys for a second, and
+    /// asks for them again after another was revoked.
+    fn revocations(&self) -> u64 {
+        0
+    }
 }
 
 /// A key as the database knows it.
@@ -39,35 +46,46 @@ pub struct StoredKey {
     pub id: Uuid,
     /// The account it stands for.
     pub account_id: Uuid,
-    /// When it stops being valid, in milliseconds since the Unix epoch; never where `None`.
+    /// Time from which it is not valid, in milliseconds since the Unix epoch; never where `None`.
     pub expires_at: Option<i64>,
 }
 
 /// [`Auth`] by API keys, with the access rules of [`access`](super::access).
+///
+/// A key that was found is kept for a second. Another process that revokes it is noticed after that time, the
+/// [`Directory`] itself at once. Storage checks the key again in the transaction that writes, so that nothing is created
+/// for a revoked one.
 pub struct ApiKeys {
     directory: Arc<dyn Directory>,
     pepper: Pepper,
     administrators: Option<Uuid>,
+    cache: KeyCache,
 }
 
 impl ApiKeys {
     /// Keys that `directory` holds, hashed with `pepper`. Members of `administrators` may act for
     /// any account.
     pub fn new(directory: Arc<dyn Directory>, pepper: &[u8], administrators: Option<Uuid>) -> Self {
-        Self { directory, pepper: Pepper::new(pepper), administrators }
+        Self { directory, pepper: Pepper::new(pepper), administrators, cache: KeyCache::default() }
     }
-}
 
-#[async_trait]
-impl Auth for ApiKeys {
-    async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
+    /// Returns the holder of a key. Looks the key up in the directory, unless `uses_cache` is set and the cache has it.
+    async fn holder(&self, credential: &Credential, uses_cache: bool) -> Result<Caller, Denial> {
         let Credential::ApiKey(key) = credential else {
             return Err(Denial::Unauthenticated("bearer token is no API key, and no tokens are configured"));
         };
         if !is_well_formed(key) {
             return Err(Denial::Unauthenticated("API key malformed"));
         }
-        let found = self.directory.find_key(&self.pepper.hash(key)).await.map_err(Denial::from)?;
+        let hash = self.pepper.hash(key);
+        let (asked, revocations) = (Instant::now(), self.directory.revocations());
+        let cached = uses_cache.then(|| self.cache.get(&hash, asked, revocations)).flatten();
+        let found = match cached {
+            Some(key) => Some(key),
+            None => self.directory.find_key(&hash).await.map_err(Denial::from)?.inspect(|key| {
+                self.cache.insert(hash, key.clone(), asked, revocations);
+            }),
+        };
         match found {
             Some(key) if is_valid_at(key.expires_at, now()) => {
                 Ok(Caller { account_id: key.account_id, key_id: Some(key.id) })
@@ -75,6 +93,17 @@ impl Auth for ApiKeys {
             Some(_) => Err(Denial::Unauthenticated("API key expired")),
             None => Err(Denial::Unauthenticated("API key unknown or revoked")),
         }
+    }
+}
+
+#[async_trait]
+impl Auth for ApiKeys {
+    async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
+        self.holder(credential, true).await
+    }
+
+    async fn authenticate_now(&self, credential: &Credential) -> Result<Caller, Denial> {
+        self.holder(credential, false).await
     }
 
     async fn authorize(
@@ -97,20 +126,20 @@ impl Auth for ApiKeys {
 pub struct Pepper(Hmac<Sha256>);
 
 impl Pepper {
-    /// A pepper of any length.
+    /// Returns a pepper of any length.
     #[allow(clippy::expect_used, reason = "HMAC takes keys of every length (RFC 2104)")]
     pub fn new(secret: &[u8]) -> Self {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
     }
 
-    /// What is stored of a key: lower-case hex of HMAC-SHA-256(pepper, whole key).
+    /// Returns what is stored of a key: lower-case hex of HMAC-SHA-256(pepper, whole key).
     pub fn hash(&self, key: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(key.as_bytes());
-        mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&mac.finalize().into_bytes())
     }
 
-    /// What is stored beside a key's hash, so that a server with another pepper, to which the key
+    /// Returns what is stored beside a key's hash, so that a server with another pepper, to which the key
     /// means nothing, notices when it starts.
     pub fn check(&self) -> String {
         // No key can have this text: it has no prefix.
@@ -124,10 +153,10 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// How many random bytes a key has.
+/// Number of random bytes in a key.
 const KEY_BYTES: usize = 32;
 
-/// A new key: [`Credential::API_KEY_PREFIX`] and 43 characters of base64url.
+/// Returns a new key: [`Credential::API_KEY_PREFIX`] and 43 characters of base64url.
 ///
 /// # Errors
 ///
@@ -138,7 +167,7 @@ pub fn generate() -> Result<String, getrandom::Error> {
     Ok(format!("{}{}", Credential::API_KEY_PREFIX, URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-/// Whether a key can be one of ours at all; a stranger's guess then costs no look-up.
+/// Returns whether a text has the form of a key. A guess without it costs no look-up.
 fn is_well_formed(key: &str) -> bool {
     key.strip_prefix(Credential::API_KEY_PREFIX).is_some_and(|secret| {
         secret.len() == KEY_BYTES * 8 / 6 + 1
@@ -146,7 +175,7 @@ fn is_well_formed(key: &str) -> bool {
     })
 }
 
-/// Whether a key with this expiry is valid: one that expires now is not.
+/// Returns whether a key with this expiry is valid: one that expires now is not.
 fn is_valid_at(expires_at: Option<i64>, now: i64) -> bool {
     expires_at.is_none_or(|expiry| expiry > now)
 }

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 #[cfg(feature = "cli")]
 pub(crate) use self::keys::KEY_FILE;
+#[cfg(feature = "cli")]
+pub(crate) use self::keys::check;
 use self::{
     key::Key,
     keys::Keys,
@@ -28,7 +30,7 @@ use crate::now;
 
 /// Requirements on tokens, and the claim that names the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct TokenOptions {
     /// The `iss` that a token must have, to the letter.
     pub issuer: String,
     /// The `aud` that a token must have, alone or among others.
@@ -46,7 +48,7 @@ pub struct Options {
     pub create_accounts: bool,
 }
 
-impl Options {
+impl TokenOptions {
     /// Returns the requirements on a token for `audience` by `issuer`. The account is the one that
     /// the `sub` is linked to or else names, the leeway is [`MAX_LEEWAY`], keys are valid for [`KEYS_MAX_AGE`], and
     /// no accounts are made.
@@ -78,7 +80,7 @@ const MAX_TRIED: usize = 8;
 /// reach.
 pub struct Jwt {
     keys: Keys,
-    options: Options,
+    options: TokenOptions,
     subjects: Arc<dyn Subjects>,
     rest: Arc<dyn Auth>,
 }
@@ -96,7 +98,7 @@ impl Jwt {
     /// Outside of a tokio runtime.
     pub async fn new(
         source: KeySource,
-        options: Options,
+        options: TokenOptions,
         subjects: Arc<dyn Subjects>,
         rest: Arc<dyn Auth>,
     ) -> Result<Self, KeysError> {
@@ -172,6 +174,13 @@ impl Auth for Jwt {
         match credential {
             Credential::Bearer(token) => self.caller(token).await,
             other @ Credential::ApiKey(_) => self.rest.authenticate(other).await,
+        }
+    }
+
+    async fn authenticate_now(&self, credential: &Credential) -> Result<Caller, Denial> {
+        match credential {
+            Credential::Bearer(token) => self.caller(token).await,
+            other @ Credential::ApiKey(_) => self.rest.authenticate_now(other).await,
         }
     }
 

@@ -1,16 +1,15 @@
-//! Who the caller is and what it may reach.
+//! Authentication and access rules: the caller's identity, and the accounts that it can reach.
 
 pub mod access;
 pub mod api_key;
 mod credential;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+mod key_cache;
 pub mod subject;
 
 use async_trait::async_trait;
 use uuid::Uuid;
-
-use crate::storage;
 
 pub use credential::Credential;
 
@@ -18,11 +17,57 @@ pub use credential::Credential;
 ///
 /// # Contract
 ///
-/// Answers are about the moment of the call. An implementation tells no difference between what does
+/// Answers are about the moment of the call; those of [`authenticate`](Auth::authenticate) may be a second old. An
+/// implementation tells no difference between what does
 /// not exist and what the caller may not reach, neither by its answer nor by its message.
+///
+/// # Example
+///
+/// Auth of one token, whose holder creates for its own account alone:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use uuid::Uuid;
+/// use workspaces_host::auth::{Auth, Basis, Caller, Credential, Denial, Grant};
+///
+/// struct OneToken {
+///     token: String,
+///     account: Uuid,
+/// }
+///
+/// #[async_trait]
+/// impl Auth for OneToken {
+///     async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial> {
+///         match credential {
+///             Credential::Bearer(token) if *token == self.token => Ok(Caller::new(self.account)),
+///             _ => Err(Denial::Unauthenticated("not the token")),
+///         }
+///     }
+///
+///     async fn authorize(
+///         &self,
+///         caller: &Caller,
+///         account: Option<Uuid>,
+///         organization: Option<Uuid>,
+///     ) -> Result<Grant, Denial> {
+///         let own = caller.account_id;
+///         match (account, organization) {
+///             (None, None) => Ok(Grant {
+///                 caller_id: own,
+///                 account_id: own,
+///                 organization_id: None,
+///                 key_id: None,
+///                 basis: Basis::Auth,
+///             }),
+///             (Some(_), _) => Err(Denial::AccountForbidden),
+///             (None, Some(_)) => Err(Denial::OrganizationForbidden),
+///         }
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Auth: Send + Sync + 'static {
-    /// Who holds the credential. Called for every request, before its body is read: make it cheap
+    /// Returns the holder of the credential. Called for every request, before its body is read: make it cheap
     /// for strangers.
     ///
     /// # Errors
@@ -31,7 +76,17 @@ pub trait Auth: Send + Sync + 'static {
     /// [`Denial::Unavailable`] where that can't be found out now.
     async fn authenticate(&self, credential: &Credential) -> Result<Caller, Denial>;
 
-    /// Permission for the caller to create one workspace for `account` (its own where `None`),
+    /// Returns the holder of the credential at this moment, from no cache. Called for requests with an idempotency key: no
+    /// transaction checks the credential of one that is answered again.
+    ///
+    /// # Errors
+    ///
+    /// As [`authenticate`](Self::authenticate).
+    async fn authenticate_now(&self, credential: &Credential) -> Result<Caller, Denial> {
+        self.authenticate(credential).await
+    }
+
+    /// Returns permission for the caller to create one workspace for `account` (its own where `None`),
     /// linked to `organization`.
     ///
     /// # Errors
@@ -45,22 +100,38 @@ pub trait Auth: Send + Sync + 'static {
     ) -> Result<Grant, Denial>;
 }
 
-impl From<storage::Error> for Denial {
-    /// Returns the denial for a failure of the database, and logs it.
-    fn from(error: storage::Error) -> Self {
+/// Failure of a look-up of keys, memberships or subjects in a database.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookUpError {
+    /// A constraint or trigger of the database refuses the account that a subject was to get. The same request will be
+    /// refused again.
+    #[error("the database refuses the account: {0}")]
+    Refused(String),
+    /// The database's schema, or the rights of the role, do not allow the look-up. Every look-up fails until an operator
+    /// changes that.
+    #[error("the database can't be used as it is set up: {0}")]
+    Misconfigured(String),
+    /// The database can't answer now.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+}
+
+impl From<LookUpError> for Denial {
+    /// Returns the denial for a failed look-up, and logs the failure.
+    fn from(error: LookUpError) -> Self {
         match error {
-            // An error of the database's own, which logs it once as that.
-            storage::Error::Misconfigured(_) => {
-                tracing::warn!(%error, "access could not be checked");
+            // The database logs it once as an error.
+            LookUpError::Misconfigured(_) => {
+                tracing::warn!(%error, "access check failed");
                 Self::Misconfigured
             }
-            // An account for a subject, by a rule of the database's own.
-            storage::Error::Refused(_) => {
-                tracing::warn!(%error, "no account was made for the subject of a token");
+            LookUpError::Refused(_) => {
+                tracing::warn!(%error, "no account made for the subject of a token");
                 Self::NoAccount
             }
-            _ => {
-                tracing::error!(%error, "access could not be checked");
+            LookUpError::Unavailable(_) => {
+                tracing::error!(%error, "access check failed");
                 Self::Unavailable
             }
         }
@@ -86,7 +157,7 @@ impl Caller {
 /// Permission to create one workspace, good for the request in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Who asked.
+    /// Account that asked.
     pub caller_id: Uuid,
     /// The account the workspace will belong to.
     pub account_id: Uuid,
@@ -95,24 +166,26 @@ pub struct Grant {
     /// The API key that the caller presented. Storage checks in the writing transaction that the key is still
     /// the caller's and has not expired; `None` where there is no key to check.
     pub key_id: Option<Uuid>,
-    /// What the permission rests on.
+    /// Basis of the permission.
     pub basis: Basis,
 }
 
-/// What a [`Grant`] rests on, and so what storage can check again in the transaction that writes.
+/// Basis of a [`Grant`], and so what storage checks again in the transaction that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Basis {
     /// The memberships that the database holds, by the rules of [`access`]: storage asks again.
     Memberships {
         /// The organization whose members may act for any account.
         administrators: Option<Uuid>,
     },
-    /// What auth alone knows: storage sees to it only that the accounts exist.
+    /// Rules that auth alone knows. Storage checks only that the accounts exist.
     Auth,
 }
 
-/// Why the caller is not known or may not do what it asked.
+/// Reason why the caller is not known or may not do what it asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Denial {
     /// No valid credential. The reason is for the log alone, and constant, so that it holds nothing secret.
     #[error("{0}")]
@@ -130,7 +203,7 @@ pub enum Denial {
     /// implementation has logged why.
     #[error("access can't be checked as the database is set up")]
     Misconfigured,
-    /// It can't be found out now; the implementation has logged why.
+    /// Access can't be checked now; the implementation has logged the reason.
     #[error("access can't be checked now")]
     Unavailable,
 }

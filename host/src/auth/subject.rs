@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::storage::Error;
+use super::LookUpError;
 
 /// Person or machine that an identity provider vouches for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ pub trait Subjects: Send + Sync + 'static {
     /// # Errors
     ///
     /// A failure of the database.
-    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, Error>;
+    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, LookUpError>;
 
     /// Returns the account that the subject is linked to; makes one, and the link, where there is none. Both are
     /// written in one transaction, and calls at the same time get the same account.
@@ -30,5 +30,5 @@ pub trait Subjects: Send + Sync + 'static {
     /// # Errors
     ///
     /// A failure of the database. Calling again is safe.
-    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, Error>;
+    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, LookUpError>;
 }

@@ -1,8 +1,9 @@
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DatabaseArguments, print, print_all};
+use super::{DatabaseArguments, Explained as _, print, print_all, print_done};
 use crate::auth::{jwt::MAX_SUBJECT, subject::Subject};
 
 #[derive(Subcommand)]
@@ -11,9 +12,6 @@ pub(super) enum Account {
     Create(Create),
     /// List accounts but for workspaces, oldest first: id, name
     List {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         database: DatabaseArguments,
     },
@@ -46,9 +44,6 @@ pub(super) struct Create {
     /// The id to give it; a new one by default
     #[arg(long)]
     id: Option<Uuid>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     database: DatabaseArguments,
 }
@@ -62,6 +57,34 @@ pub(super) struct SubjectArguments {
     /// The `sub` of the subject's tokens, such as auth0|507f1f77bcf86cd799439011
     #[arg(long, value_name = "SUBJECT", value_parser = subject)]
     subject: String,
+}
+
+impl SubjectArguments {
+    /// Refuses an issuer and a subject that were swapped: an issuer is a URL (OpenID Connect Core, section 2), and few
+    /// subjects are.
+    fn require_order(&self) -> Result<()> {
+        let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        ensure!(
+            is_url(&self.issuer) || !is_url(&self.subject),
+            "the subject is a URL and the issuer is none: give the provider in --issuer and the person in --subject"
+        );
+        Ok(())
+    }
+}
+
+/// Link that was made or removed, as it is printed.
+#[derive(Serialize)]
+struct Linked {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_id: Option<Uuid>,
+    issuer: String,
+    subject: String,
+}
+
+impl Linked {
+    fn new(account_id: Option<Uuid>, SubjectArguments { issuer, subject }: &SubjectArguments) -> Self {
+        Self { account_id, issuer: issuer.clone(), subject: subject.clone() }
+    }
 }
 
 /// Reads a subject of a length that a token can have.
@@ -79,27 +102,32 @@ impl From<SubjectArguments> for Subject {
 }
 
 impl Account {
-    pub(super) async fn run(self) -> Result<()> {
+    pub(super) async fn run(self, json: bool) -> Result<()> {
         match self {
-            Self::Create(create) => create.run().await,
-            Self::List { json, database } => {
-                print_all(json, &database.open_existing().await?.accounts().await?, |account| {
-                    format!("{}  {}", account.id, account.name.as_deref().unwrap_or_default())
-                })
-            }
+            Self::Create(create) => create.run(json).await,
+            Self::List { database } => print_all(json, &database.open_existing().await?.accounts().await?, |account| {
+                format!("{}  {}", account.id, account.name.as_deref().unwrap_or_default())
+            }),
             Self::Link { account, subject, database } => {
-                Ok(database.open_existing().await?.link_subject(account, subject.into()).await?)
+                subject.require_order()?;
+                let linked = Linked::new(Some(account), &subject);
+                let database = database.open_existing().await?;
+                database.link_subject(account, subject.into()).await.explained(&*database, account).await?;
+                print_done(json, &linked)
             }
             Self::Unlink { account, subject, database } => {
-                Ok(database.open_existing().await?.unlink_subject(account, subject.into()).await?)
+                subject.require_order()?;
+                let linked = Linked::new(account, &subject);
+                database.open_existing().await?.unlink_subject(account, subject.into()).await?;
+                print_done(json, &linked)
             }
         }
     }
 }
 
 impl Create {
-    pub(super) async fn run(self) -> Result<()> {
+    pub(super) async fn run(self, json: bool) -> Result<()> {
         let account = self.database.open().await?.create_account(self.id, self.name).await?;
-        print(self.json, &account, account.id)
+        print(json, &account, account.id)
     }
 }

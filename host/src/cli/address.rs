@@ -4,13 +4,11 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{
-    parse::Unrepeated,
-    pepper::{self, PepperArguments},
-    secret,
-    serve::{config, plan::TenantPlan},
+use super::{parse::Unrepeated, pepper::PepperArguments};
+use crate::{
+    server::{config::TenantConfig, config_file, database::open_database, pepper},
+    storage::{Database, DatabaseAddress, postgres, sqlite},
 };
-use crate::storage::{Database, DatabaseAddress, DatabaseError, postgres, sqlite};
 
 /// The option that names a database.
 #[derive(clap::Args)]
@@ -21,8 +19,8 @@ pub(super) struct AddressArguments {
 }
 
 /// Returns the options of a command's connection: `serve` and `migrate` check the role's rights.
-fn commands() -> postgres::Options {
-    postgres::Options { check: false, ..Default::default() }
+fn commands() -> postgres::PostgresOptions {
+    postgres::PostgresOptions { check: false, sweep: false, ..Default::default() }
 }
 
 /// The database of a command: by its address, or a tenant's.
@@ -56,7 +54,7 @@ impl DatabaseArguments {
 
     /// Opens the database with this access to its file.
     pub(super) async fn open_for(&self, access: sqlite::Access) -> Result<Arc<dyn Database>> {
-        let sqlite = sqlite::Options { access, ..Default::default() };
+        let sqlite = sqlite::SqliteOptions { access, ..Default::default() };
         Ok(open_database(&self.address()?, &sqlite, &commands()).await?)
     }
 
@@ -84,26 +82,12 @@ impl DatabaseArguments {
         }
     }
 
-    fn tenant(&self) -> Result<Option<TenantPlan>> {
+    fn tenant(&self) -> Result<Option<TenantConfig>> {
         let (Some(file), Some(name)) = (&self.config, &self.tenant) else { return Ok(None) };
-        let tenants = config::read(file)?.tenants;
+        let tenants = config_file::read(file)?.tenants;
         let names = tenants.iter().map(|tenant| tenant.name.as_str()).take(20).collect::<Vec<_>>().join(", ");
         let found = tenants.into_iter().find(|tenant| tenant.name == *name);
         Ok(Some(found.with_context(|| format!("{} has no tenant {name}: it has {names}", file.display()))?))
-    }
-}
-
-/// Opens a database. Its errors do not repeat the secrets of its address.
-pub(super) async fn open_database(
-    address: &DatabaseAddress,
-    sqlite: &sqlite::Options,
-    postgres: &postgres::Options,
-) -> Result<Arc<dyn Database>, DatabaseError> {
-    // In a box: nested in all others, the future would be too deep for the compiler.
-    let opened = Box::pin(address.open(sqlite, postgres)).await;
-    match address {
-        DatabaseAddress::Server(address) => opened.map_err(|error| secret::hide_in(error, address)),
-        _ => opened,
     }
 }
 

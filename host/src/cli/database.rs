@@ -6,11 +6,14 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
+use serde::Serialize;
 
-use super::{DatabaseAddress, DatabaseArguments, PepperArguments, secret, terminal};
+use super::{DatabaseArguments, PepperArguments, print_done};
 use crate::{
     auth::api_key::Pepper,
-    storage::{ApiKey, Check, Finding, Progress, Severity, postgres::Postgres, sqlite::Access},
+    server::secret,
+    storage::{ApiKey, Check, DatabaseAddress, Finding, Progress, Severity, postgres::Postgres, sqlite::Access},
+    terminal,
 };
 
 #[derive(Subcommand)]
@@ -22,9 +25,6 @@ pub(super) enum Command {
     },
     /// Look for damage, half-made workspaces and keys of another pepper; exits with 1 where there are any
     Check {
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         database: DatabaseArguments,
         #[command(flatten)]
@@ -40,17 +40,22 @@ pub(super) enum Command {
 }
 
 impl Command {
-    pub(super) async fn run(self) -> Result<()> {
+    pub(super) async fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Migrate { database } => {
-                if let DatabaseAddress::Server(address) = &database.address()? {
+                let address = database.address()?;
+                if let DatabaseAddress::Server(address) = &address {
                     Postgres::migrate(address).await.map_err(|error| secret::hide_in(error, address))?;
                 } else {
                     database.open_for(Access::Migrate).await?;
                 }
-                Ok(())
+                #[derive(Serialize)]
+                struct Migrated {
+                    database: String,
+                }
+                print_done(json, &Migrated { database: address.shown() })
             }
-            Self::Check { json, database, pepper } => {
+            Self::Check { database, pepper } => {
                 let (database, pepper) = (database.open_to_read().await?, database.pepper(&pepper)?);
                 let mut check = database.check(progress("checked")).await?;
                 if let Some(pepper) = pepper {
@@ -67,7 +72,14 @@ impl Command {
                     errors => bail!("the check found {errors} errors"),
                 }
             }
-            Self::Backup { to, database } => Ok(database.open_to_read().await?.backup(&to, progress("copied")).await?),
+            Self::Backup { to, database } => {
+                database.open_to_read().await?.backup(&to, progress("copied")).await?;
+                #[derive(Serialize)]
+                struct Copied {
+                    file: PathBuf,
+                }
+                print_done(json, &Copied { file: to })
+            }
         }
     }
 }

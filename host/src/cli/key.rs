@@ -5,10 +5,11 @@ use clap::Subcommand;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{DatabaseArguments, PepperArguments, pepper::NO_PEPPER, print, print_all, time::Time};
+use super::{DatabaseArguments, Explained as _, PepperArguments, print, print_all, print_done, time::Time};
 use crate::{
     auth::api_key::{Pepper, generate},
     now,
+    server::pepper::{NO_PEPPER, key_names},
     storage::{ApiKey, NewKey},
 };
 
@@ -24,9 +25,6 @@ pub(super) enum Key {
         /// Time for which it is valid, such as 12h or 30d; for ever by default
         #[arg(long, value_parser = humantime::parse_duration)]
         expires_in: Option<Duration>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         database: DatabaseArguments,
         #[command(flatten)]
@@ -36,9 +34,6 @@ pub(super) enum Key {
     List {
         /// Only those of this account
         account: Option<Uuid>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         database: DatabaseArguments,
     },
@@ -52,21 +47,21 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) async fn run(self) -> Result<()> {
+    pub(super) async fn run(self, json: bool) -> Result<()> {
         match self {
-            Self::Create { account, name, expires_in, json, database, pepper } => {
+            Self::Create { account, name, expires_in, database, pepper } => {
                 let secret = database.pepper(&pepper)?.context(NO_PEPPER)?;
                 let (pepper, database) = (Pepper::new(secret.as_bytes()), database.open().await?);
                 let others = database.keys_of_another_pepper(&pepper.check()).await?;
                 ensure!(
                     others.is_empty(),
                     "the database has keys of another pepper, with which this one would not work: {}: give the pepper that they were made with, or revoke them first",
-                    names(&others)
+                    key_names(&others)
                 );
                 let key = generate().context("no random bytes for a key")?;
                 let expires_at = expires_in.map(expiry).transpose()?;
                 let new = NewKey { name, hash: pepper.hash(&key), pepper: pepper.check(), expires_at };
-                let stored = database.create_key(account, new).await?;
+                let stored = database.create_key(account, new).await.explained(&*database, account).await?;
                 #[derive(Serialize)]
                 struct Created<'a> {
                     key: &'a str,
@@ -75,23 +70,26 @@ impl Key {
                 }
                 print(json, &Created { key: &key, stored: stored.into() }, &key)
             }
-            Self::List { account, json, database } => {
-                let keys = database.open_to_read().await?.keys(account).await?;
+            Self::List { account, database } => {
+                let database = database.open_to_read().await?;
+                let keys = database.keys(account).await;
+                let keys = match account {
+                    Some(account) => keys.explained(&*database, account).await?,
+                    None => keys?,
+                };
                 print_all(json, &keys.into_iter().map(Row::from).collect::<Vec<_>>(), Row::line)
             }
-            Self::Revoke { key, database } => Ok(database.open_existing().await?.revoke_key(key).await?),
+            Self::Revoke { key, database } => {
+                let database = database.open_existing().await?;
+                database.revoke_key(key).await.explained(&*database, key).await?;
+                #[derive(Serialize)]
+                struct Revoked {
+                    id: Uuid,
+                }
+                print_done(json, &Revoked { id: key })
+            }
         }
     }
-}
-
-/// Returns the first keys as a message names them.
-pub(super) fn names(keys: &[ApiKey]) -> String {
-    const NAMED: usize = 5;
-    let mut names: Vec<_> = keys.iter().take(NAMED).map(|key| format!("{} ({})", key.id, key.name)).collect();
-    if let Some(more) = keys.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
 }
 
 /// A key as it is printed.

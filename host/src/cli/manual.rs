@@ -9,9 +9,11 @@ use clap_complete::Shell;
 use super::Arguments;
 
 /// Print completions for a shell
-///
-/// For bash: workspaces completions bash > /etc/bash_completion.d/workspaces
 #[derive(Args)]
+#[command(after_help = "\
+For bash, and for zsh in a folder of its fpath:
+  workspaces completions bash > /etc/bash_completion.d/workspaces
+  workspaces completions zsh > ~/.zfunc/_workspaces")]
 pub(super) struct Completions {
     /// The shell
     shell: Shell,
@@ -26,9 +28,10 @@ impl Completions {
 }
 
 /// Print the manual page
-///
-/// To read it: workspaces manual | man -l -
 #[derive(Args)]
+#[command(after_help = "\
+To read it:
+  workspaces manual | man -l -")]
 pub(super) struct Manual {}
 
 impl Manual {

@@ -23,9 +23,9 @@ use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 use super::parse::Unrepeated;
-use crate::tls;
+use crate::tls_client;
 
-/// Where traces go.
+/// Options of the traces.
 #[derive(clap::Args)]
 pub(super) struct OtlpArguments {
     /// Send traces of requests to this collector, by OTLP over HTTP: http://HOST:4318 or https://…
@@ -38,7 +38,7 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     text.parse().map_err(|error| format!("{error}: a collector is http://HOST:4318 or https://…"))
 }
 
-/// How long a collector may take for what it is sent, and for all that is left at the end.
+/// Maximum time that a collector may take for a batch, and for all that is left at the end.
 const SEND_TIMEOUT: Duration = Duration::from_secs(4);
 const LAST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,13 +51,13 @@ pub(super) struct Traces(SdkTracerProvider);
 impl Drop for Traces {
     fn drop(&mut self) {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_TIMEOUT) {
-            tracing::warn!(%error, "the last traces were not sent");
+            tracing::warn!(%error, "last traces not sent");
         }
     }
 }
 
 impl OtlpArguments {
-    /// What makes traces of the program's spans, whatever is logged of them.
+    /// Returns the layer that makes traces of the program's spans, whatever is logged of them.
     pub(super) fn layer<S>(&self) -> Result<Option<(Traces, impl Layer<S> + use<S>)>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -85,13 +85,13 @@ impl OtlpArguments {
 struct Sender {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
-    /// Whether the last ones could not be sent: what goes on is logged once.
+    /// Mark that the last batch could not be sent: an outage is logged once.
     failing: AtomicBool,
 }
 
 impl Sender {
     fn new() -> Result<Self> {
-        let tls = tls::client(tls::system_authorities())?;
+        let tls = tls_client::client(tls_client::system_authorities())?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { client, runtime: Handle::current(), failing: AtomicBool::new(false) })
@@ -116,7 +116,7 @@ impl HttpClient for Sender {
         };
         let was_failing = self.failing.swap(failure.is_some(), Relaxed);
         if let (Some(cause), false) = (failure, was_failing) {
-            tracing::warn!(cause, "traces can't be sent: they are lost until this passes");
+            tracing::warn!(cause, "sending traces failed, they are lost until it succeeds");
         }
         answer
     }

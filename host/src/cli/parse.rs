@@ -1,14 +1,24 @@
 //! The command line: values that may be secret, and errors that repeat what was typed.
 
-use std::{borrow::Cow, env, ffi::OsStr, net::SocketAddr, process::ExitCode};
-
-use clap::{
-    Arg, ArgMatches, Command, CommandFactory as _, builder::TypedValueParser, error::ErrorKind, parser::ValueSource,
+use std::{
+    borrow::Cow,
+    env,
+    ffi::OsStr,
+    io::{Write as _, stderr},
+    process::ExitCode,
 };
 
-use super::{
-    DatabaseAddress,
-    terminal::{escape, is_unsafe},
+use clap::{
+    Arg, ArgMatches, Command, CommandFactory as _,
+    builder::TypedValueParser,
+    error::{ContextKind, ContextValue, Error, ErrorKind},
+    parser::ValueSource,
+};
+
+use crate::{
+    server::secret::LONGEST,
+    storage::DatabaseAddress,
+    terminal::{error_json, escape, is_unsafe},
 };
 
 /// Parser of a value that may hold a password: unlike clap's own, its errors do not repeat the value.
@@ -27,16 +37,8 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unrepeated<T> {
     }
 }
 
-/// Reads an address to listen at. The host `localhost`, or none, is 127.0.0.1.
-pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    let explained = || "an address is HOST:PORT, such as 127.0.0.1:8080, localhost:8080, :8080 or [::]:8080".to_owned();
-    let (host, port) = text.rsplit_once(':').ok_or_else(explained)?;
-    let host = if matches!(host, "" | "localhost") { "127.0.0.1" } else { host };
-    format!("{host}:{port}").parse().map_err(|_| explained())
-}
-
 /// Options that say what a tenant of a file says itself.
-const OF_TENANTS: [&str; 11] = [
+const OF_TENANTS: [&str; 12] = [
     "database",
     "group_commit",
     "connections",
@@ -48,6 +50,7 @@ const OF_TENANTS: [&str; 11] = [
     "jwt_audience",
     "jwt_account_claim",
     "jwt_keys_max_age",
+    "record",
 ];
 
 /// Options without effect beside `--demo`, which has a database and a pepper of its own.
@@ -67,6 +70,11 @@ pub(super) fn refuse_ignored(matches: &ArgMatches) -> Result<(), clap::Error> {
         let option = options.iter().find(|option| is_typed(option))?;
         Some((*option, format!("--{by}")))
     });
+    // A script for a shell and a page for `man` have a form of their own.
+    let made_for_others = || {
+        let command = matches.subcommand_name().filter(|name| ["completions", "manual"].contains(name))?;
+        is_typed("json").then(|| ("json", command.to_owned()))
+    };
     let of_backend = || {
         let address = leaf.try_get_one::<DatabaseAddress>("database").ok().flatten()?;
         let (option, kind) = match address {
@@ -75,7 +83,7 @@ pub(super) fn refuse_ignored(matches: &ArgMatches) -> Result<(), clap::Error> {
         };
         is_typed(option).then(|| (option, kind.to_owned()))
     };
-    match ignored.or_else(of_backend) {
+    match ignored.or_else(of_backend).or_else(made_for_others) {
         None => Ok(()),
         Some((option, by)) => {
             let message = format!("--{} has no effect with {by}: leave one of them out", option.replace('_', "-"));
@@ -87,7 +95,15 @@ pub(super) fn refuse_ignored(matches: &ArgMatches) -> Result<(), clap::Error> {
 /// Prints what is wrong with the command line, or the help, and returns the exit code.
 pub(super) fn print_usage(error: &clap::Error) -> ExitCode {
     let arguments: Vec<_> = env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    if error.use_stderr() && arguments.iter().any(|argument| argument.contains(is_unsafe)) {
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    if error.use_stderr()
+        && arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+    {
+        let text = error.render().to_string();
+        let message = text.trim().trim_start_matches("error: ");
+        // An error that nobody reads has an exit code all the same.
+        let _ = stderr().write_all(error_json(message, code).as_bytes());
+    } else if error.use_stderr() && arguments.iter().any(|argument| argument.contains(is_unsafe)) {
         // clap repeats an argument as it is. Its own line breaks are escaped first, the text's then stay.
         let mut text = Cow::from(error.render().to_string());
         for argument in &arguments {
@@ -98,10 +114,29 @@ pub(super) fn print_usage(error: &clap::Error) -> ExitCode {
                 }
             }
         }
-        text.lines().for_each(super::terminal::print_error_line);
+        text.lines().for_each(crate::terminal::print_error_line);
     } else {
         // A reader that is gone is no reason for another exit code.
         let _ = error.print();
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    ExitCode::from(code)
+}
+
+/// Rewrites an error about arguments so that it does not quote what may be a secret: a URL with a user or a query, or
+/// an argument that is none and was perhaps meant to be the value of one.
+pub(super) fn without_secrets(mut error: Error) -> Error {
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        if let Some(ContextValue::String(text)) = error.get(kind) {
+            let is_option = kind == ContextKind::InvalidArg && text.starts_with('-');
+            // Of `--option=value` the option alone.
+            let shown = if is_option { text.split('=').next().unwrap_or_default() } else { harmless(text) };
+            let shown = ContextValue::String(shown.to_owned());
+            error.insert(kind, shown);
+        }
+    }
+    error
+}
+
+fn harmless(text: &str) -> &str {
+    if text.len() <= LONGEST && !text.contains(['@', '?', '=']) { text } else { "…" }
 }

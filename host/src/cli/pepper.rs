@@ -1,19 +1,13 @@
-//! The secret that API keys are hashed with.
+//! Options that give the pepper.
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 
-use crate::files::{self, Limit};
-
-/// Maximum size of a file with a pepper, as `openssl rand` makes them many times over.
-pub(super) const PEPPER: Limit = Limit::fixed(4 << 10);
-
-/// Message where a pepper is needed and none is given.
-pub(super) const NO_PEPPER: &str = "no key pepper: make one with `export WORKSPACES_KEY_PEPPER=$(openssl rand -hex 32)` and keep it, keys are lost without it";
-
-/// Minimum length of a pepper, in bytes: 128 bits, as NIST SP 800-107 asks of an HMAC key.
-const MIN_PEPPER: usize = 16;
+use crate::{
+    files,
+    server::pepper::{NO_PEPPER, PEPPER, checked, without_line_break},
+};
 
 /// The options that give the pepper.
 #[derive(clap::Args)]
@@ -56,25 +50,4 @@ impl PepperArguments {
             secret => Ok(Some(checked(secret)?)),
         }
     }
-}
-
-/// Returns the secret of an option, a variable or a file. A line break behind it is no part of it: files end with
-/// one, and not all that reads them drops it.
-///
-/// # Errors
-///
-/// Where it is too short to be one.
-pub(super) fn checked(text: &str) -> Result<String> {
-    let secret = without_line_break(text);
-    ensure!(
-        secret.len() >= MIN_PEPPER,
-        "the key pepper has {} bytes, {MIN_PEPPER} at least are needed: make one with `openssl rand -hex 32`",
-        secret.len()
-    );
-    Ok(secret.to_owned())
-}
-
-/// Returns the text without the line breaks behind it.
-pub(super) fn without_line_break(text: &str) -> &str {
-    text.trim_end_matches(['\r', '\n'])
 }

@@ -8,9 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{
-    admin_address::AdminAddress,
-    serve::{admin::ADMIN, guard::read_token},
+use crate::{
+    server::{address::AdminAddress, admin::ADMIN, guard::read_token},
     terminal,
 };
 
@@ -26,16 +25,13 @@ pub(super) struct Reload {
     /// The file with the administration's token, see `serve --admin-token-file`
     #[arg(long, env = "WORKSPACES_ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
-/// How long a server may take: it compiles what is new.
+/// Maximum time that a server may take: it compiles what is new.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Reload {
-    pub(super) fn run(self) -> Result<()> {
+    pub(super) fn run(self, json: bool) -> Result<()> {
         let body = self.ask().with_context(|| {
             format!(
                 "no answer from a server's administration at {}: start it with --admin, or give its address",
@@ -45,7 +41,7 @@ impl Reload {
         let answer: Value =
             serde_json::from_str(&body).context("the answer is not that of a server's administration")?;
         let reports = answer["tenants"].as_array().map(Vec::as_slice).unwrap_or_default();
-        match self.json {
+        match json {
             true => terminal::print_json(&answer)?,
             false => reports.iter().try_for_each(|report| {
                 let [tenant, outcome, reason] = ["tenant", "outcome", "reason"].map(|key| report[key].as_str());
@@ -53,7 +49,7 @@ impl Reload {
                 terminal::print(format_args!("{} {}{reason}", outcome.unwrap_or_default(), tenant.unwrap_or_default()))
             })?,
         }
-        if let (Some(notice), false) = (answer["notice"].as_str(), self.json) {
+        if let (Some(notice), false) = (answer["notice"].as_str(), json) {
             terminal::print(notice)?;
         }
         if let Some(message) = answer["message"].as_str() {
@@ -65,7 +61,7 @@ impl Reload {
         }
     }
 
-    /// One request, of a form so plain that it needs no client.
+    /// Sends one request, of a form so plain that it needs no HTTP client, and returns the body of the answer.
     fn ask(&self) -> Result<String> {
         let token = self.token_file.as_deref().map(read_token).transpose()?;
         let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();

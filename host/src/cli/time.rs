@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 /// Time in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy)]
@@ -27,5 +28,14 @@ impl Time {
     fn system(self) -> SystemTime {
         const LAST: u64 = 253_402_300_799_999;
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or_default().min(LAST))
+    }
+}
+
+/// Clock of the log, in the form of [`Time`] for programs.
+pub(super) struct Clock;
+
+impl FormatTime for Clock {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{}", humantime::format_rfc3339_millis(SystemTime::now()))
     }
 }

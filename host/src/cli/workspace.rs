@@ -2,7 +2,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use uuid::Uuid;
 
-use super::{DatabaseArguments, print_all};
+use super::{DatabaseArguments, print_all, require_account};
 use crate::storage::WorkspaceRow;
 
 #[derive(Subcommand)]
@@ -12,18 +12,20 @@ pub(super) enum Workspace {
         /// Only those of this account
         #[arg(long)]
         account: Option<Uuid>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
         #[command(flatten)]
         database: DatabaseArguments,
     },
 }
 
 impl Workspace {
-    pub(super) async fn run(self) -> Result<()> {
-        let Self::List { account, json, database } = self;
-        print_all(json, &database.open_to_read().await?.workspaces(account).await?, line)
+    pub(super) async fn run(self, json: bool) -> Result<()> {
+        let Self::List { account, database } = self;
+        let database = database.open_to_read().await?;
+        let workspaces = database.workspaces(account).await?;
+        if let (Some(account), true) = (account, workspaces.is_empty()) {
+            require_account(&*database, account).await?;
+        }
+        print_all(json, &workspaces, line)
     }
 }
 

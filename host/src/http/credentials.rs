@@ -1,8 +1,8 @@
 //! The credential of a request, out of its headers.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::AUTHORIZATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 
-use super::answer::Refusal;
+use super::response::Refusal;
 use crate::auth::Credential;
 
 /// Header of an API key.
@@ -20,7 +20,7 @@ const EMPTY: &str = "The credential is empty or not visible ASCII: send an API k
 ///
 /// A refusal that tells none, more than one and another scheme apart.
 pub(super) fn credential(headers: &HeaderMap) -> Result<Credential, Refusal> {
-    find(headers).map_err(|message| Refusal::Route(StatusCode::UNAUTHORIZED, message.into()))
+    find(headers).map_err(Refusal::Credential)
 }
 
 fn find(headers: &HeaderMap) -> Result<Credential, &'static str> {
@@ -55,6 +55,7 @@ fn visible(credential: &str) -> Result<&str, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz;
 
     fn read(headers: &[(&'static str, &'static str)]) -> Result<Credential, &'static str> {
         let headers =
@@ -89,5 +90,20 @@ mod tests {
         ] {
             assert_eq!(read(headers), Err(message), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn fuzzed_headers_give_a_credential_of_visible_characters_or_none() {
+        let seeds: [&[u8]; 4] = [b"Bearer recoup_sk_x", b"bearer  a.b.c", b"Basic dTpw", b"recoup_sk_x"];
+        fuzz(&seeds, |input| {
+            let Ok(value) = HeaderValue::from_bytes(input) else { return };
+            for name in [X_API_KEY, AUTHORIZATION] {
+                if let Ok(Credential::ApiKey(text) | Credential::Bearer(text)) =
+                    find(&[(name, value.clone())].into_iter().collect())
+                {
+                    assert!(!text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()), "{text:?}");
+                }
+            }
+        });
     }
 }

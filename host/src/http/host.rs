@@ -2,12 +2,12 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, StatusCode, Uri, Version, header::HOST},
+    http::{HeaderMap, Uri, Version, header::HOST},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 
-use super::answer::Refusal;
+use super::response::Refusal;
 
 /// Mark of a request that came over a connection of [`server`](super::server). A router that is called within the
 /// process needs no `Host`.
@@ -21,7 +21,7 @@ pub(super) async fn require_host(request: Request, next: Next) -> Response {
     }
     match check(request.version(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(message) => Refusal::Route(StatusCode::BAD_REQUEST, message.into()).into_response(),
+        Err(message) => Refusal::Host(message).into_response(),
     }
 }
 
@@ -82,6 +82,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
     fn hosts(values: &[&'static str]) -> HeaderMap {
         values.iter().map(|value| (HOST, HeaderValue::from_static(value))).collect()
@@ -121,5 +122,17 @@ mod tests {
             assert_eq!(name(&target.parse()?, &hosts(values)), expected, "{target} {values:?}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn fuzzed_hosts_that_are_valid_are_authorities() {
+        let seeds: [&[u8]; 5] = [b"acme.example", b"acme.example:8080", b"[::1]:80", b"a_b~c", b"%41"];
+        fuzz(&seeds, |input| {
+            if is_valid(input) {
+                assert!(
+                    !input.iter().any(|byte| byte.is_ascii_whitespace() || matches!(byte, b'/' | b'@' | b'?' | b'#'))
+                );
+            }
+        });
     }
 }

@@ -1,17 +1,14 @@
 //! The `Idempotency-Key` header (draft-ietf-httpapi-idempotency-key-header).
 
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName};
 
-use super::answer::Refusal;
+use super::response::Refusal;
 use crate::storage::IdempotencyKey;
 
 /// The header a client names its request with.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The header of an answer that an earlier request got first.
-pub(super) const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-/// The key among the headers, if there is one. The draft has it quoted, as a structured-field string;
+/// Returns the key among the headers, if there is one. The draft has it quoted, as a structured-field string;
 /// clients in the field send it bare: both are read, and name the same key.
 ///
 /// # Errors
@@ -24,18 +21,10 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Refusal
         (Some(value), None) => value.to_str().ok().and_then(unquoted).and_then(|text| IdempotencyKey::new(text).ok()),
         (Some(_), Some(_)) => None,
     };
-    key.map(Some).ok_or_else(|| {
-        Refusal::Route(
-            StatusCode::BAD_REQUEST,
-            format!(
-                "Idempotency-Key is not valid: send it once, with 1 to {} characters of visible ASCII, such as a UUID",
-                IdempotencyKey::MAX_LENGTH
-            ),
-        )
-    })
+    key.map(Some).ok_or(Refusal::IdempotencyKey)
 }
 
-/// The text of a bare key, or of one in quotes, within which `\"` and `\\` stand for the character
+/// Returns the text of a bare key, or of one in quotes, within which `\"` and `\\` stand for the character
 /// behind the backslash (RFC 9651, section 3.3.3); `None` where a quote is never closed.
 fn unquoted(value: &str) -> Option<String> {
     let Some(quoted) = value.strip_prefix('"') else { return Some(value.to_owned()) };
@@ -54,8 +43,9 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
-    /// The key that these values of the header name: `Err` where they are refused.
+    /// Returns the key that these values of the header name: `Err` where they are refused.
     fn read(values: &[&'static str]) -> Result<Option<String>, ()> {
         let mut headers = HeaderMap::new();
         for value in values {
@@ -80,5 +70,16 @@ mod tests {
             assert_eq!(read(&[value]), Err(()), "{value}");
         }
         assert_eq!(read(&["a", "a"]), Err(()));
+    }
+
+    #[test]
+    fn fuzzed_headers_give_a_key_of_visible_characters_or_none() {
+        let seeds: [&[u8]; 4] = [b"abc", br#""abc""#, br#""a\"b\\c""#, b"123e4567-e89b-42d3-a456-426614174000"];
+        fuzz(&seeds, |input| {
+            let Ok(value) = HeaderValue::from_bytes(input) else { return };
+            if let Ok(Some(key)) = key(&[(IDEMPOTENCY_KEY, value)].into_iter().collect()) {
+                assert!((1..=IdempotencyKey::MAX_LENGTH).contains(&key.as_str().len()));
+            }
+        });
     }
 }

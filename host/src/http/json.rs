@@ -8,10 +8,8 @@ use serde::{
 };
 use serde_json::error::Category;
 
+use super::limits::MAX_DEPTH;
 use crate::CreateWorkspaceRequest;
-
-/// How deep arrays and objects may nest, the outermost object counted.
-const MAX_DEPTH: usize = 64;
 
 /// Reads a body.
 ///
@@ -60,7 +58,7 @@ impl<'de> Deserialize<'de> for Body {
     }
 }
 
-/// By hand, since a derived one takes arrays for objects and unknown fields twice.
+/// Written by hand: a derived implementation takes arrays for objects, and unknown fields twice.
 struct BodyVisitor;
 
 impl BodyVisitor {
@@ -151,7 +149,7 @@ impl<'de> Visitor<'de> for OptionalString {
 
 /// The value of an unknown field: read in full, so that it must be JSON, and dropped.
 struct Ignored {
-    /// How many arrays and objects are open around it.
+    /// Number of arrays and objects that are open around it.
     depth: usize,
 }
 
@@ -216,6 +214,7 @@ impl<'de> Visitor<'de> for Ignored {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz;
 
     fn nested(depth: usize) -> String {
         format!(r#"{{"x":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1))
@@ -278,5 +277,22 @@ mod tests {
         for body in refused {
             assert!(parse(body).is_err(), "{}", String::from_utf8_lossy(body));
         }
+    }
+
+    #[test]
+    fn fuzzed_bodies_are_read_only_where_they_are_json() {
+        let seeds: [&[u8]; 4] = [
+            br#"{"name":"Studio","account_id":null,"organization_id":"123e4567-e89b-42d3-a456-426614174000"}"#,
+            br#"{"name":"\ud83c\udfb8","other":[1,{"a":[true,null,-1.5e3]}]}"#,
+            b"{}",
+            br#"{"name":"a","name":"b"}"#,
+        ];
+        fuzz(&seeds, |input| {
+            if let Ok(request) = parse(input) {
+                let value = serde_json::from_slice::<serde_json::Value>(input);
+                let name = value.as_ref().ok().map(|value| value["name"].as_str().map(str::to_owned));
+                assert_eq!(name, Some(request.name), "{value:?}");
+            }
+        });
     }
 }

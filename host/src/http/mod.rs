@@ -1,13 +1,16 @@
 //! The route `POST /api/workspaces` and what stands around it.
 
-mod answer;
 mod credentials;
+#[cfg(feature = "docs")]
+mod docs;
+mod gateway;
 mod host;
 mod idempotency;
 mod json;
+pub mod limits;
 mod request_id;
+mod response;
 pub mod server;
-mod tenants;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod trace_context;
@@ -22,7 +25,7 @@ use axum::{
     body::Body,
     extract::{OriginalUri, Request},
     http::{
-        HeaderMap, HeaderName, Method, StatusCode, Uri,
+        HeaderMap, HeaderName, Method, Uri,
         header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::{self, Next},
@@ -32,31 +35,59 @@ use axum::{
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
 
+pub use self::gateway::gateway;
 #[cfg(feature = "cli")]
 pub(crate) use self::request_id::ANSWERED;
-pub use self::tenants::gateway;
-use self::{answer::Refusal, server::Connections};
-use crate::{Workspaces, excerpt::excerpt, runtime::Error};
+use self::{
+    limits::{BODY_TIMEOUT, MAX_BODY, MAX_QUOTED, PREFLIGHT_AGE},
+    response::Refusal,
+    server::Connections,
+};
+use crate::{Error, Workspaces, excerpt::excerpt};
 
-/// The largest body, in bytes.
-const MAX_BODY: usize = 64 << 10;
+impl Workspaces {
+    /// Returns the routes: `POST /api/workspaces`, `GET /healthz`, `GET /readyz` and `GET /openapi.json`, with CORS
+    /// for browsers of every origin, request ids, and errors in JSON for everything else. The timers of a
+    /// server are not among them: [`server`] has those.
+    pub fn router(self: Arc<Self>) -> Router {
+        router(self, RouteOptions::default())
+    }
 
-/// Maximum length of what a message repeats of a request, in bytes.
-const MAX_QUOTED: usize = 256;
+    /// Returns the same routes, with options.
+    pub fn router_with(self: Arc<Self>, options: RouteOptions) -> Router {
+        router(self, options)
+    }
+}
 
-/// How long a client may take to send its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(8);
+/// Options of the routes.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RouteOptions {
+    /// Page of the API at `GET /docs/`, with `GET /` leading there. Without the crate's feature `docs` there
+    /// is none.
+    pub docs: bool,
+}
 
-/// The routes of one tenant, see [`Workspaces::router`].
-pub(crate) fn router(workspaces: Arc<Workspaces>) -> Router {
-    let routes = operation().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+impl Default for RouteOptions {
+    fn default() -> Self {
+        Self { docs: true }
+    }
+}
+
+/// Returns the routes of one tenant.
+fn router(workspaces: Arc<Workspaces>, options: RouteOptions) -> Router {
+    let routes = operation(options).route("/healthz", get(healthz)).route("/readyz", get(readyz));
     let routes = routes.method_not_allowed_fallback(not_possible);
     around(routes.layer(Extension(workspaces)))
 }
 
-/// What each tenant has, for whichever stands among the request's extensions.
-fn operation() -> Router {
-    Router::new()
+/// Returns the routes of each tenant, for the tenant among the request's extensions.
+fn operation(options: RouteOptions) -> Router {
+    #[cfg(feature = "docs")]
+    let routes = if options.docs { docs::routes() } else { Router::new() };
+    #[cfg(not(feature = "docs"))]
+    let (routes, RouteOptions { docs: _ }) = (Router::new(), options);
+    routes
         .route("/api/workspaces", post(create_workspace))
         .route(DESCRIPTION, get(openapi))
         .fallback(nothing_there)
@@ -64,33 +95,34 @@ fn operation() -> Router {
         .layer(middleware::from_fn(count))
 }
 
-/// What every answer gets.
+/// Adds the layers that every answer passes.
 fn around(routes: Router) -> Router {
     routes
-        .layer(CatchPanicLayer::custom(answer::panicked))
+        .layer(CatchPanicLayer::custom(response::panicked))
         .layer(middleware::from_fn(host::require_host))
         .layer(cors())
         .layer(middleware::from_fn(request_id::identify))
 }
 
 async fn nothing_there(uri: Uri) -> Refusal {
-    Refusal::Route(StatusCode::NOT_FOUND, format!("There is nothing at {}", excerpt(uri.path(), MAX_QUOTED)))
+    not_found(&uri)
+}
+
+/// Returns the refusal of a path where nothing is.
+fn not_found(uri: &Uri) -> Refusal {
+    Refusal::NotFound(excerpt(uri.path(), MAX_QUOTED).into_owned())
 }
 
 async fn not_possible(method: Method) -> Refusal {
-    let method = excerpt(method.as_str(), MAX_QUOTED).into_owned();
-    Refusal::Route(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("The method {method} is not possible here: use one that the Allow header names"),
-    )
+    Refusal::Method(excerpt(method.as_str(), MAX_QUOTED).into_owned())
 }
 
-/// The process answers.
+/// Answers that the process does.
 async fn healthz() -> Response {
     json_text(r#"{"status":"ok"}"#)
 }
 
-/// The tenant's storage could write.
+/// Answers whether the tenant's storage could write.
 async fn readyz(Extension(workspaces): Extension<Arc<Workspaces>>) -> Response {
     match workspaces.ready().await {
         Ok(()) => json_text(r#"{"status":"ready"}"#),
@@ -124,9 +156,6 @@ async fn count(Extension(workspaces): Extension<Arc<Workspaces>>, request: Reque
     response
 }
 
-/// Time for which a browser may keep the answer to a preflight: the maximum that Chromium takes.
-const PREFLIGHT_AGE: Duration = Duration::from_secs(2 * 60 * 60);
-
 /// Returns the rules for pages of other origins: the deployment's, with the headers that the documentation
 /// mentions, and those that tracing adds beside them.
 fn cors() -> CorsLayer {
@@ -146,7 +175,7 @@ fn cors() -> CorsLayer {
         ])
         .expose_headers([
             request_id::X_REQUEST_ID,
-            idempotency::IDEMPOTENCY_REPLAYED,
+            response::IDEMPOTENCY_REPLAYED,
             RETRY_AFTER,
             ALLOW,
             WWW_AUTHENTICATE,
@@ -154,7 +183,7 @@ fn cors() -> CorsLayer {
         .max_age(PREFLIGHT_AGE)
 }
 
-/// The cheapest refusal first: a stranger costs neither a body nor a sandbox.
+/// Serves a create. The cheapest check comes first: an unauthenticated client costs neither a body nor a sandbox.
 async fn create_workspace(
     Extension(workspaces): Extension<Arc<Workspaces>>,
     request: Request,
@@ -163,14 +192,16 @@ async fn create_workspace(
     let connections = head.extensions.get::<Connections>();
     let credential = credentials::credential(&head.headers)?;
     let most = connections.map_or(usize::MAX, Connections::tenant_share);
-    let admitted = workspaces.admit(&credential, most).await?;
+    let has_key = head.headers.contains_key(idempotency::IDEMPOTENCY_KEY);
+    let admitted = workspaces.admit(&credential, has_key, most).await?;
     require_json(&head.headers)?;
     let key = idempotency::key(&head.headers)?;
     let patience = connections.map_or(BODY_TIMEOUT, |connections| connections.patience(BODY_TIMEOUT));
     let (admitted, body) = admitted.receive(read(&head.headers, body, patience)).await?;
-    let request = json::parse(&body?).map_err(|message| Refusal::Route(StatusCode::BAD_REQUEST, message))?;
+    let request = json::parse(&body?).map_err(Refusal::Body)?;
+    let admitted = admitted.recorded_by(|header| head.headers.contains_key(header));
     let created = admitted.create_workspace(request, key).await?;
-    Ok(answer::created(&created))
+    Ok(response::created(&created))
 }
 
 impl From<Error> for Refusal {
@@ -190,24 +221,19 @@ fn require_json(headers: &HeaderMap) -> Result<(), Refusal> {
         headers.get_all(CONTENT_ENCODING).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
     match is_json && is_plain {
         true => Ok(()),
-        false => Err(Refusal::Route(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "Send the body as Content-Type: application/json, without Content-Encoding".into(),
-        )),
+        false => Err(Refusal::MediaType),
     }
 }
 
 async fn read(headers: &HeaderMap, body: Body, patience: Duration) -> Result<Vec<u8>, Refusal> {
-    let too_large =
-        || Refusal::Route(StatusCode::PAYLOAD_TOO_LARGE, format!("The body is over {MAX_BODY} bytes: send less"));
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > MAX_BODY) {
-        return Err(too_large());
+        return Err(Refusal::BodyTooLarge);
     }
     match tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::Route(StatusCode::BAD_REQUEST, "The body ended early: send all of it".into())),
-        Err(_) => Err(Refusal::Route(StatusCode::REQUEST_TIMEOUT, "The body came too slowly: send it again".into())),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
+        Ok(Err(_)) => Err(Refusal::BodyIncomplete),
+        Err(_) => Err(Refusal::BodyTimeout),
     }
 }

@@ -11,7 +11,11 @@ use axum::{
 use tracing::{Instrument as _, field::Empty};
 use uuid::Uuid;
 
-use super::{answer::Reason, trace_context};
+use super::{
+    limits::{MAX_LOGGED_PATH, MAX_REQUEST_ID},
+    response::Reason,
+    trace_context,
+};
 use crate::excerpt::excerpt;
 
 /// The header a request's id comes in and goes back in.
@@ -19,12 +23,6 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 
 /// Name of the event that is a request's line in the log.
 pub(crate) const ANSWERED: &str = "answered";
-
-/// The longest id that is taken from a client, in bytes.
-const MAX_LENGTH: usize = 128;
-
-/// How much of a path is logged, in bytes; of a method, as much as of an id.
-const MAX_PATH: usize = 1 << 10;
 
 /// Takes the client's id, or makes one, sends it back, and logs the request under it.
 pub(super) async fn identify(request: Request, next: Next) -> Response {
@@ -34,8 +32,8 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
     if let Some(trace) = trace_context::join(&span, request.headers()) {
         span.record("trace_id", trace);
     }
-    let method = excerpt(request.method().as_str(), MAX_LENGTH).into_owned();
-    let (path, start) = (excerpt(request.uri().path(), MAX_PATH).into_owned(), Instant::now());
+    let method = excerpt(request.method().as_str(), MAX_REQUEST_ID).into_owned();
+    let (path, start) = (excerpt(request.uri().path(), MAX_LOGGED_PATH).into_owned(), Instant::now());
     async move {
         let mut response = next.run(request).await;
         let latency_ms = start.elapsed().as_micros() as f64 / 1000.0;
@@ -50,8 +48,8 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
     .await
 }
 
-/// The client's id where it is one of visible ASCII that does not flood the log.
+/// Returns the client's id where it is one of visible ASCII that does not flood the log.
 fn taken(request: &Request) -> Option<String> {
     let id = request.headers().get(X_REQUEST_ID)?.to_str().ok()?;
-    ((1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())).then(|| id.to_owned())
+    ((1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())).then(|| id.to_owned())
 }

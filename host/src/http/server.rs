@@ -31,35 +31,12 @@ use tokio::{
 use tokio_io_timeout::TimeoutWriter;
 use tower_layer::Layer as _;
 
-use super::host::Received;
 #[cfg(feature = "tls")]
 use super::tls::{self, Tls};
-
-/// How long a client may take to send a request's head, and a kept-alive connection may idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// How long a client may take to read some of an answer that the system has no more room for. Before
-/// that, a client that reads nothing takes some seconds to fill what room there is.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What the system keeps of answers that a client has not read, in bytes: five of the largest. It would
-/// keep megabytes for each.
-const UNREAD: usize = 64 << 10;
-
-/// The longest head of a request, in bytes, and the most that a connection buffers; hyper would keep
-/// 400 KiB for each.
-const MAX_HEAD: usize = 32 << 10;
-
-/// Default maximum of connections that are open at once. Measured by the trial `slow`, one without a request takes
-/// 10 KiB, one whose head has nearly 32 KiB takes 42 KiB, over TLS 60 KiB, one within a handshake 32 KiB: at most
-/// 120 MiB in all before any credential.
-pub const CONNECTIONS: usize = 2048;
-
-/// Maximum time for a handshake, a head or a body on connections that are accepted while they are scarce.
-const SCARCE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long requests in progress may take to finish once the server stops.
-pub const DRAIN: Duration = Duration::from_secs(5);
+use super::{
+    host::Received,
+    limits::{DRAIN, HEADER_TIMEOUT, MAX_HEAD, SCARCE_TIMEOUT, SEND_BUFFER, WRITE_TIMEOUT},
+};
 
 /// Serves up to `most` connections at once until `shutdown` is ready; further ones wait in the
 /// system's queue. Then stops accepting and lets what runs finish, for [`DRAIN`] at most. Returns
@@ -70,12 +47,12 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 /// connections at most: newcomers are accepted within about two seconds, whatever the others do.
 pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown: impl Future<Output = ()>) -> bool {
     accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, watcher, patience, .. }| {
-        converse(stream, routes, watcher, patience)
+        serve_connection(stream, routes, watcher, patience)
     })
     .await
 }
 
-/// The same over TLS. A handshake may take as long as a head, and is a connection among the `most`.
+/// Serves over TLS as [`serve`] does. A handshake may take as long as a head, and is a connection among the `most`.
 #[cfg(feature = "tls")]
 pub async fn serve_tls(
     listener: TcpListener,
@@ -88,7 +65,7 @@ pub async fn serve_tls(
         let acceptor = tls.acceptor();
         async move {
             if let Some(stream) = tls::accept(acceptor, stream, patience, stopping).await {
-                converse(stream, routes, watcher, patience).await;
+                serve_connection(stream, routes, watcher, patience).await;
             }
         }
     })
@@ -105,7 +82,7 @@ pub(crate) async fn serve_unix(listener: &tokio::net::UnixListener, routes: Rout
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = converse(stream, routes.clone(), connections.watcher(), HEADER_TIMEOUT);
+                let connection = serve_connection(stream, routes.clone(), connections.watcher(), HEADER_TIMEOUT);
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -187,7 +164,7 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
         };
         // Answers are one small write: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
-        let _ = set_socket_send_buffer_size(&stream, UNREAD);
+        let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER);
         let patience = connections.patience(HEADER_TIMEOUT);
         let (routes, watcher, stopping) = (routes.clone(), watched.watcher(), stopping.clone());
         let connection = serve(Accepted { stream, routes, watcher, patience, stopping });
@@ -201,7 +178,7 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Serves one connection to its end.
-async fn converse<S>(stream: S, routes: Router, watcher: Watcher, patience: Duration)
+async fn serve_connection<S>(stream: S, routes: Router, watcher: Watcher, patience: Duration)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -228,7 +205,7 @@ async fn accept(
 ) -> (TcpStream, OwnedSemaphorePermit) {
     if free.available_permits() == 0 && warned.is_none_or(|warned| warned.elapsed() > WARN_AGAIN) {
         *warned = Some(Instant::now());
-        tracing::warn!("maximum of connections is open: further ones wait");
+        tracing::warn!("connection limit reached, new connections wait");
     }
     loop {
         // Nobody else takes places: one that is free stays free until it is taken below, and no connection
@@ -237,7 +214,7 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, _)) => match free.clone().try_acquire_owned() {
                 Ok(place) => return (stream, place),
-                Err(error) => tracing::error!(%error, "connection without a place"),
+                Err(error) => tracing::error!(%error, "accepted connection refused, no permit"),
             },
             Err(error) => wait_out(&error).await,
         }
@@ -247,12 +224,12 @@ async fn accept(
 /// Minimum time between two warnings that the maximum of connections is open.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
-/// An error of one connection is over with it; one of the process, such as too many open files,
-/// passes when others close.
+/// Waits after an error of the process, such as too many open files, which passes when others close. An error of one
+/// connection is over with it.
 async fn wait_out(error: &io::Error) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        tracing::error!(%error, "can't accept connections");
+        tracing::error!(%error, "accepting connections failed");
         time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -23,8 +23,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-pub use crate::tls::CertificateError;
-use crate::{private, tls};
+use super::limits::MAX_HANDSHAKE;
+pub use crate::certificate::CertificateError;
+use crate::{
+    certificate::{certified_key, check_dates},
+    private,
+};
 
 /// The listener's side of TLS, and the files that its certificate and key are read from.
 #[derive(Debug)]
@@ -36,14 +40,19 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Reads a certificate with its chain, and its key, from files in PEM.
+    /// Reads a certificate with its chain, and its key, from files in PEM. Logs a warning where the certificate has expired
+    /// or is not valid yet: clients that check its dates refuse it.
     ///
     /// # Errors
     ///
     /// A [`CertificateError`] that names the file.
     pub fn read(certificate: PathBuf, key: PathBuf) -> Result<Self, CertificateError> {
         let provider = Arc::new(ring::default_provider());
-        let shown = Arc::new(Shown(RwLock::new(certified(&provider, &certificate, &key)?)));
+        let certified = certified(&provider, &certificate, &key)?;
+        if let Err(error) = check_dates(&certificate, &certified) {
+            tracing::warn!(reason = %error, "clients will refuse the certificate");
+        }
+        let shown = Arc::new(Shown(RwLock::new(certified)));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(CertificateError::Protocol)?
@@ -53,14 +62,27 @@ impl Tls {
         Ok(Self { certificate, key, shown, config: Arc::new(config) })
     }
 
+    /// Reads a certificate and its key, and returns for how long the certificate is valid, where that is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`reload`](Self::reload).
+    #[cfg(feature = "cli")]
+    pub(crate) fn check(certificate: &Path, key: &Path) -> Result<Option<Duration>, CertificateError> {
+        let certified = certified_key(&ring::default_provider(), certificate, key)?;
+        check_dates(certificate, &certified)
+    }
+
     /// Reads the files again: handshakes from now on see what they hold. Connections that are open
     /// stay.
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read); the certificate stays the one it was then.
+    /// As [`read`](Self::read), and [`CertificateError::Expired`] or [`CertificateError::NotYetValid`]. The certificate
+    /// stays the one that it was.
     pub fn reload(&self) -> Result<(), CertificateError> {
         let certified = certified(self.config.crypto_provider(), &self.certificate, &self.key)?;
+        check_dates(&self.certificate, &certified)?;
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
         Ok(())
     }
@@ -108,10 +130,6 @@ pub(super) async fn accept(
         }
     }
 }
-
-/// Maximum number of bytes that a client may send before its handshake is done. rustls alone would keep 64 KiB
-/// of a message that is announced and never finished. A client sends under 4 KiB: no certificate is asked for.
-const MAX_HANDSHAKE: usize = 16 << 10;
 
 /// A stream that fails once the client has sent too much.
 pub(super) struct Metered {
@@ -164,5 +182,5 @@ impl AsyncWrite for Metered {
 
 fn certified(provider: &CryptoProvider, certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
     private::warn_if_others_can_read(key, "the TLS key");
-    tls::certified_key(provider, certificate, key)
+    certified_key(provider, certificate, key)
 }

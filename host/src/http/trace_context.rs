@@ -13,7 +13,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 /// Header of the caller's trace.
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What a caller's tracing says of a request.
+/// Trace context of a request, as the caller sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "otlp"), allow(dead_code, reason = "without a collector the trace's id is enough"))]
 struct Sent {
@@ -21,7 +21,7 @@ struct Sent {
     trace_id: u128,
     /// The caller's part of it, within which this request is one.
     parent_id: u64,
-    /// Whether the caller keeps its part.
+    /// Mark that the caller records its part.
     sampled: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn join(span: &Span, headers: &HeaderMap) -> Option<String> {
     exported(span, sent).or_else(|| sent.map(|sent| format!("{:032x}", sent.trace_id)))
 }
 
-/// The same where traces are sent to a collector, which makes new ones itself; nothing where they are not.
+/// Returns the same where traces are sent to a collector, which makes new ones itself; nothing where they are not.
 #[cfg(feature = "otlp")]
 fn exported(span: &Span, sent: Option<Sent>) -> Option<String> {
     if let Some(Sent { trace_id, parent_id, sampled }) = sent {
@@ -50,7 +50,7 @@ fn exported(_: &Span, _: Option<Sent>) -> Option<String> {
     None
 }
 
-/// What the headers say; nothing where they say it twice or in another way than version 00 has it.
+/// Reads the trace context from the headers; `None` where they have it twice or not as version 00 has it.
 fn sent(headers: &HeaderMap) -> Option<Sent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next(), values.next()) {
@@ -67,7 +67,7 @@ fn parse(value: &str) -> Option<Sent> {
     (parts.next().is_none() && version == 0 && trace_id != 0 && parent_id != 0).then_some(sent)
 }
 
-/// A number in exactly so many hexadecimal digits, letters in lower case.
+/// Parses a number in exactly so many hexadecimal digits, letters in lower case.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let is_hex = text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten()
@@ -78,6 +78,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
     /// The example of the specification, section 3.2.2.5.
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -135,5 +136,18 @@ mod tests {
         assert_eq!(trace.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
         assert_eq!(join(&Span::none(), &headers(&[])), None);
         assert_eq!(join(&Span::none(), &headers(&["no trace"])), None);
+    }
+
+    #[test]
+    fn fuzzed_headers_give_a_trace_that_is_not_zero_or_none() {
+        let seeds: [&[u8]; 2] = [
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what",
+        ];
+        fuzz(&seeds, |input| {
+            if let Some(sent) = std::str::from_utf8(input).ok().and_then(parse) {
+                assert_ne!(sent.trace_id, 0);
+            }
+        });
     }
 }

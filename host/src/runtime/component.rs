@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Write as _},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
 };
 
@@ -11,9 +12,12 @@ use wasmtime::{Engine, component::Linker};
 use super::{
     cause::{MAX_CAUSE, MAX_NAME, cause},
     engine,
-    glue::{State, bindings::PluginPre},
+    host_imports::{State, bindings::PluginPre},
 };
-use crate::excerpt::{Clip, excerpt};
+use crate::{
+    excerpt::{Clip, excerpt},
+    hex::hex,
+};
 
 /// A component of the world `plugin`, ready to be called. Clones are the same one.
 #[derive(Clone)]
@@ -22,14 +26,21 @@ pub struct Component(Arc<Loaded>);
 pub(super) struct Loaded {
     pre: PluginPre<State>,
     digest: Digest,
+    #[cfg(feature = "harness")]
+    verdicts: Verdicts,
 }
 
-/// What tells components apart: the SHA-256 of their bytes, in hex.
+/// Verdicts of the judge of components, by the limits of the sandboxes: that it passes, or what it breaks.
+#[cfg(feature = "harness")]
+pub(crate) type Verdicts = tokio::sync::Mutex<Vec<(super::SandboxLimits, Result<(), String>)>>;
+
+/// Digest of a component: the SHA-256 of its bytes, in hex.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Digest(String);
 
-/// Why a component can't be used.
+/// Reason why a component can't be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The engine can't be made on this machine or with these limits.
     #[error("the sandbox engine can't start: {0}")]
@@ -37,7 +48,7 @@ pub enum LoadError {
     /// The bytes are no component, or one that does not fit the limits.
     #[error("not a component that can be compiled: {0}")]
     Compile(String),
-    /// It imports or exports something else than the world `plugin` of `recoup:workspaces`.
+    /// Its imports or exports differ from the world `plugin` of `recoup:workspaces`.
     #[error("not a component of the world recoup:workspaces/plugin@1.0.0: {0}")]
     World(String),
     /// The component, or what was compiled of it, takes more memory than the pool allows for one.
@@ -65,7 +76,17 @@ pub enum LoadError {
 ///
 /// [`LoadError::Compile`] where it is no component.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
-    engine::compiling()?.precompile_component(wasm).map_err(|error| LoadError::Compile(cause(&error)))
+    let engine = engine::compiling()?;
+    guarded(|| engine.precompile_component(wasm))
+}
+
+/// Runs the compiler. A component for which it panics is one that can't be compiled.
+fn guarded<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadError> {
+    // What the compiler leaves behind is its own: the engine is not changed by it.
+    match catch_unwind(AssertUnwindSafe(compile)) {
+        Ok(compiled) => compiled.map_err(|error| LoadError::Compile(cause(&error))),
+        Err(_) => Err(LoadError::Compile("the compiler failed: it may be composed of several components".into())),
+    }
 }
 
 impl Component {
@@ -75,8 +96,7 @@ impl Component {
         wasm: &[u8],
         digest: Digest,
     ) -> Result<Self, LoadError> {
-        let component = wasmtime::component::Component::from_binary(engine, wasm)
-            .map_err(|error| LoadError::Compile(cause(&error)))?;
+        let component = guarded(|| wasmtime::component::Component::from_binary(engine, wasm))?;
         Self::check(engine, linker, &component, digest)
     }
 
@@ -103,7 +123,12 @@ impl Component {
         digest: Digest,
     ) -> Result<Self, LoadError> {
         match linker.instantiate_pre(component).and_then(PluginPre::new) {
-            Ok(pre) => Ok(Self(Arc::new(Loaded { pre, digest }))),
+            Ok(pre) => Ok(Self(Arc::new(Loaded {
+                pre,
+                digest,
+                #[cfg(feature = "harness")]
+                verdicts: Verdicts::default(),
+            }))),
             Err(error) => Err(LoadError::World(match differences(engine, component) {
                 names if names.is_empty() => cause(&error),
                 names => format!("it differs in{names}\n({})", cause(&error)),
@@ -111,9 +136,15 @@ impl Component {
         }
     }
 
-    /// What tells it from others.
+    /// Returns the digest of its bytes.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
+    }
+
+    /// Returns what the judge has said of it. Tenants with the same component share that.
+    #[cfg(feature = "harness")]
+    pub(crate) fn verdicts(&self) -> &Verdicts {
+        &self.0.verdicts
     }
 
     /// Bytes of its compiled code and data in memory.
@@ -164,9 +195,9 @@ fn write_differences(lines: &mut Clip, engine: &Engine, component: &wasmtime::co
 }
 
 impl Digest {
-    /// The digest of a component's bytes.
+    /// Returns the digest of a component's bytes.
     pub fn of(wasm: &[u8]) -> Self {
-        Self(Sha256::digest(wasm).iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&Sha256::digest(wasm)))
     }
 
     /// Its text.

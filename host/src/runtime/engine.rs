@@ -18,10 +18,11 @@ const KEEP_RESIDENT: usize = 128 << 10;
 const ASYNC_STACK: usize = 1 << 20;
 const MAX_WASM_STACK: usize = 256 << 10;
 
-const TOO_MANY: &str = "too many sandboxes: lower the pool's concurrency and queue";
+const TOO_MANY: &str = "too many sandboxes: lower the pool's concurrency and slow";
 
-/// An engine that runs untrusted components in the slots of a pool, with its clock running.
-pub(super) fn running(pool: &Pool) -> Result<Engine, LoadError> {
+/// Returns an engine that runs untrusted components in the slots of a pool, with its clock running. It can count the
+/// instructions of components.
+pub(super) fn running(pool: &Pool, counts_instructions: bool) -> Result<Engine, LoadError> {
     let slots = u32::try_from(pool.slots()).map_err(|_| LoadError::Engine(TOO_MANY.into()))?;
     let mut allocation = PoolingAllocationConfig::new();
     allocation
@@ -40,19 +41,20 @@ pub(super) fn running(pool: &Pool) -> Result<Engine, LoadError> {
         .table_keep_resident(4 << 10)
         .max_unused_warm_slots(slots);
     let mut config = config();
+    config.consume_fuel(counts_instructions);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(allocation));
     let engine = engine(&config)?;
     start_clock(&engine)?;
     Ok(engine)
 }
 
-/// An engine that compiles for the other and runs nothing: it reserves no memory for sandboxes, so
+/// Returns an engine that compiles for the other and runs nothing: it reserves no memory for sandboxes, so
 /// that its process can be held to little.
 pub(super) fn compiling() -> Result<Engine, LoadError> {
     engine(&config())
 }
 
-/// What both have in common, on which compiled code depends.
+/// Returns the settings of both engines, on which compiled code depends.
 fn config() -> Config {
     let mut config = Config::new();
     config

@@ -1,4 +1,4 @@
-//! What one request's sandbox may use, and how many sandboxes the host has.
+//! Limits of one request's sandbox, and of all sandboxes of the host together.
 
 use std::{
     num::{NonZero, NonZeroU32},
@@ -8,11 +8,19 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{LoadError, admission::REHEARSALS};
+use super::{LoadError, capacity::REHEARSALS};
 
 /// Limits of each sandbox of a component.
+///
+/// ```
+/// use std::time::Duration;
+/// use workspaces_host::runtime::SandboxLimits;
+///
+/// let strict = SandboxLimits { memory: 4 << 20, wall_clock: Duration::from_secs(2), ..SandboxLimits::default() };
+/// assert_eq!(strict.host_calls, 64);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct SandboxLimits {
     /// Linear memory, in bytes; a component has one. The default component needs under 2 MiB.
     pub memory: usize,
     /// Elements in each table.
@@ -32,8 +40,22 @@ pub struct Limits {
     pub faults_logged: NonZeroU32,
 }
 
-impl Limits {
-    /// Whether sandboxes of a pool can be held to them.
+impl SandboxLimits {
+    /// Returns the limits as numbers, under the names that metrics give them.
+    pub(crate) fn numbers(&self) -> [(&'static str, u64); 8] {
+        [
+            ("memory_bytes", self.memory as u64),
+            ("table_elements", self.table_elements as u64),
+            ("cpu_milliseconds", milliseconds(self.cpu)),
+            ("wall_clock_milliseconds", milliseconds(self.wall_clock)),
+            ("host_calls", self.host_calls.into()),
+            ("hostcall_bytes", self.hostcall_bytes as u64),
+            ("handles", self.handles as u64),
+            ("faults_logged_per_second", self.faults_logged.get().into()),
+        ]
+    }
+
+    /// Checks that sandboxes of a pool can be held to the limits.
     ///
     /// # Errors
     ///
@@ -50,17 +72,16 @@ impl Limits {
     }
 }
 
-/// How often the processor's clock ticks, and so the longest that a component keeps its thread from
-/// the others at a time.
+/// Period of the processor's clock. A component keeps its thread from the others for two of them at most.
 pub const TICK: Duration = Duration::from_millis(1);
 
 /// Core instances, memories and tables of one component: room for what toolchains emit beside the
 /// guest itself (adapters, shims).
-pub(super) const CORE_INSTANCES: u32 = 8;
-pub(super) const MEMORIES: u32 = 1;
-pub(super) const TABLES: u32 = 4;
+pub(crate) const CORE_INSTANCES: u32 = 8;
+pub(crate) const MEMORIES: u32 = 1;
+pub(crate) const TABLES: u32 = 4;
 
-impl Default for Limits {
+impl Default for SandboxLimits {
     fn default() -> Self {
         Self {
             memory: 16 << 20,       // a hundred times what a small guest needs
@@ -77,23 +98,30 @@ impl Default for Limits {
 
 /// The sandboxes that all components of a host share.
 ///
-/// Each request in progress can have a sandbox, so that the memory of all of them together is at most
-/// `concurrency + queue` times [`Limits::memory`].
+/// A request that waits, for its turn or for the host, has no sandbox. The memory of all sandboxes together is at most
+/// `concurrency + slow` times [`SandboxLimits::memory`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// Maximum number of sandboxes that run at once. A sandbox that waits for its host does not run. By
-    /// default 16 a processor.
+    /// Maximum number of sandboxes that run at once. By default 16 a processor.
     pub concurrency: usize,
+    /// Maximum number of sandboxes that have run for longer than a [`TICK`] and take turns. By default 48 a processor. A
+    /// tenant that competes with others has no more of them than it leaves free; its further ones are ended with
+    /// [`Error::Overloaded`](crate::Error::Overloaded).
+    pub slow: usize,
     /// Maximum number of further requests in progress, which wait for a sandbox or for the host; requests
-    /// beyond are refused without delay. By default 48 a processor: what comes beyond would be late for its
-    /// client. A tenant that competes with others holds no more places than it leaves free, so that overloaded
-    /// tenants settle at equal parts and a tenant without a request in progress finds a place.
+    /// beyond are refused without delay. By default 1024 a processor: it bounds memory, while
+    /// [`target_delay`](Self::target_delay) bounds the wait. A tenant that competes with others holds no more places
+    /// than it leaves free, so that overloaded tenants settle at equal parts and a tenant without a request in progress
+    /// finds a place.
     pub queue: usize,
+    /// Longest time that a request should wait for a sandbox. One that would wait for longer, by the time that the
+    /// tenant's requests before it waited, is refused without delay. By default 250 ms.
+    pub target_delay: Duration,
     /// Maximum time that a request waits for a sandbox before it is refused.
     pub admission_wait: Duration,
-    /// The most that [`Limits::memory`] may be, in bytes.
+    /// The most that [`SandboxLimits::memory`] may be, in bytes.
     pub memory: usize,
-    /// The most that [`Limits::table_elements`] may be.
+    /// The most that [`SandboxLimits::table_elements`] may be.
     pub table_elements: usize,
     /// Largest component file, in bytes.
     pub component_size: usize,
@@ -102,7 +130,24 @@ pub struct Pool {
     pub compiled_size: usize,
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Pool {
+    /// Returns the limits as numbers, under the names that metrics give them.
+    pub(super) fn numbers(&self) -> [(&'static str, u64); 7] {
+        [
+            ("sandboxes", self.concurrency as u64),
+            ("slow_sandboxes", self.slow as u64),
+            ("queue", self.queue as u64),
+            ("target_delay_milliseconds", milliseconds(self.target_delay)),
+            ("memory_bytes", self.memory as u64),
+            ("component_size_bytes", self.component_size as u64),
+            ("compiled_size_bytes", self.compiled_size as u64),
+        ]
+    }
+
     /// Checks the size of a component file.
     ///
     /// # Errors
@@ -132,20 +177,21 @@ impl Pool {
         self.concurrency.saturating_add(self.queue).min(Semaphore::MAX_PERMITS)
     }
 
-    /// Returns how many sandboxes can exist at once: one for each request in progress, and those of
-    /// rehearsals.
+    /// Returns how many sandboxes can exist at once: those that run, those that take long, and those of rehearsals.
     pub(super) fn slots(&self) -> usize {
-        self.places().saturating_add(REHEARSALS)
+        self.concurrency.max(1).saturating_add(self.slow).saturating_add(REHEARSALS)
     }
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        let Limits { memory, table_elements, .. } = Limits::default();
+        let SandboxLimits { memory, table_elements, .. } = SandboxLimits::default();
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
             concurrency: 16 * processors,
-            queue: 48 * processors,
+            slow: 48 * processors,
+            queue: 1024 * processors,
+            target_delay: Duration::from_millis(250),
             admission_wait: Duration::from_secs(1),
             memory,
             table_elements,

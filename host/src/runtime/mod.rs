@@ -1,68 +1,102 @@
 //! A fresh sandbox for every request.
 
-mod admission;
+mod asked;
+mod calls;
+mod capacity;
 mod cause;
 mod component;
 mod cpu;
+mod delay;
 mod engine;
-mod glue;
-mod in_flight;
+mod host_imports;
 mod limits;
+mod memory;
+#[cfg(feature = "native")]
+#[doc(hidden)]
+pub mod native;
 mod outcome;
+mod record;
 mod rehearsal;
+mod rollout;
 mod sandboxes;
+pub mod script;
 mod self_check;
-mod slot;
+mod turn;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::admission::{Admission, Place, RETRY_AFTER, poll_once};
+#[cfg(feature = "harness")]
+pub(crate) use self::limits::{CORE_INSTANCES, MEMORIES, TABLES};
 use self::{
-    admission::Turn,
-    glue::{Write, bindings::exports::recoup::workspaces::workspaces as wit},
-    in_flight::InFlight,
-    outcome::{Answer, Fault, Outcome, judge},
-    slot::Slot,
+    asked::Asked,
+    calls::{Calls, Late, Next, Write},
+    host_imports::{State, bindings::exports::recoup::workspaces::workspaces as wit},
+    outcome::{Answer, Fault, Reconciled, reconcile},
+    record::{Tape, is_failure, outcome},
+    rollout::Rollout,
+    script::{Cost, Ending},
+    turn::Turn,
+};
+pub(crate) use self::{
+    capacity::{Place, TenantCapacity, has_its_share},
+    turn::poll_once,
 };
 pub use self::{
     component::{Component, Digest, LoadError, compile},
-    limits::{Limits, Pool, TICK},
-    outcome::Error,
+    limits::{Pool, SandboxLimits, TICK},
+    record::{Recorder, Recording},
     sandboxes::{Sandboxes, Usage},
 };
 use crate::{
-    CreateWorkspaceRequest,
+    CreateWorkspaceRequest, Error,
     auth::{Auth, Caller},
     metrics::Meter,
-    storage::{Claim, Created, IdempotencyKey, Storage},
+    storage::{Claim, Created, Storage},
 };
 
-/// One tenant's component, with the host's side of its imports.
+/// Runtime of one tenant: its component, with the host's side of its imports.
 pub(crate) struct Runtime {
-    pub(crate) admission: Admission,
-    component: Slot,
-    world: World,
-    limits: Limits,
-    in_flight: InFlight,
+    capacity: TenantCapacity,
+    component: Rollout,
+    services: Services,
+    limits: SandboxLimits,
     meter: Meter,
-    /// Of the faults that are logged; all are counted.
+    /// Rate of the faults that are logged; all are counted.
     log: DefaultDirectRateLimiter,
+    recorder: Option<Recorder>,
+    /// Calls the guest's logic in place of the component.
+    #[cfg(feature = "native")]
+    is_native: bool,
 }
 
-/// What a component's imports reach.
+/// Auth and storage that a component's imports reach.
 #[derive(Clone)]
-struct World {
+struct Services {
     auth: Arc<dyn Auth>,
     storage: Arc<dyn Storage>,
 }
 
-/// What a sandbox left behind.
+/// Request of a caller, for a sandbox.
+struct Input {
+    caller: Caller,
+    request: CreateWorkspaceRequest,
+    claim: Option<Claim>,
+    /// Tape for the calls of imports, where the request may be recorded.
+    tape: Option<Tape>,
+}
+
+/// Outcome of a sandbox.
 struct Ran {
     answer: Result<Answer, Fault>,
     write: Write,
+    /// Time on the processor.
+    cpu: Duration,
+    /// Most linear memory, in bytes.
+    memory: u64,
+    tape: Option<Tape>,
 }
 
 impl Runtime {
@@ -70,75 +104,99 @@ impl Runtime {
     ///
     /// [`LoadError::Limits`] where they are over the pool's.
     pub(crate) fn new(
-        admission: Admission,
+        capacity: TenantCapacity,
         component: Component,
-        limits: Limits,
+        limits: SandboxLimits,
         auth: Arc<dyn Auth>,
         storage: Arc<dyn Storage>,
         meter: Meter,
+        recorder: Option<Recorder>,
     ) -> Result<Self, LoadError> {
-        limits.fit(admission.sandboxes.pool())?;
+        limits.fit(capacity.sandboxes().pool())?;
         let log = RateLimiter::direct(Quota::per_second(limits.faults_logged));
-        let (component, world) = (Slot::new(component), World { auth, storage });
-        Ok(Self { admission, component, world, limits, in_flight: InFlight::default(), meter, log })
+        let (component, services) = (Rollout::new(component), Services { auth, storage });
+        Ok(Self {
+            capacity,
+            component,
+            services,
+            limits,
+            meter,
+            log,
+            recorder,
+            #[cfg(feature = "native")]
+            is_native: native::is_set(),
+        })
     }
 
-    /// The component that requests get now.
+    /// Returns the component that requests get now.
     pub(crate) fn component(&self) -> Component {
         self.component.current()
     }
 
-    /// Gives requests another component from now on; those in progress finish with theirs. Does so
-    /// only after the component has done well on a stage, and takes it back where it does badly with
-    /// its first requests.
+    /// Gives requests another component from now on; those in progress finish with theirs. Takes it back where it does
+    /// badly with its first requests.
+    pub(crate) fn swap(&self, component: Component) {
+        self.component.swap(component);
+    }
+
+    /// Calls a component with scripted imports, in a sandbox that requests can't take.
     ///
     /// # Errors
     ///
-    /// What it did wrong on the stage.
-    pub(crate) async fn swap(&self, component: Component) -> Result<(), String> {
-        self.rehearse(&component).await?;
-        self.component.swap(component);
-        Ok(())
+    /// No sandbox came free in time.
+    #[cfg(feature = "harness")]
+    pub(crate) async fn play(
+        &self,
+        component: &Component,
+        request: &CreateWorkspaceRequest,
+        replies: impl script::Replies + 'static,
+    ) -> Result<script::Played, String> {
+        let (_slot, turn) = self.capacity.rehearsal().await.map_err(|error| error.to_string())?;
+        let sandboxes = self.capacity.sandboxes();
+        Ok(sandboxes.play_in_turn(turn, component, &self.limits, request, Box::new(replies)).await)
     }
 
-    /// Has the component create a workspace for a caller whose credential was checked.
-    ///
-    /// With an idempotency key, a request that succeeded before is answered again without the
-    /// component; one that failed wrote nothing, and is made anew.
+    /// Returns the limits of each sandbox.
+    pub(crate) fn limits(&self) -> &SandboxLimits {
+        &self.limits
+    }
+
+    /// Has the component create a workspace for a caller whose credential was checked. Storage gets the claim beside
+    /// the component's call. With `is_recorded` a tenant that has a recorder records the request whatever its outcome is.
     ///
     /// A future that is dropped may leave a workspace behind, whole.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`], whose cases say whether anything was created.
     pub(crate) async fn create_workspace(
         &self,
         caller: Caller,
         request: CreateWorkspaceRequest,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Created, Error> {
-        let Some(key) = key else { return self.call(caller, request, None).await };
-        let claim = Claim::new(&caller, key, &request);
-        let _place = self.in_flight.enter(&claim).ok_or(Error::InFlight)?;
-        let most = self.limits.wall_clock;
-        match timeout(most, self.world.storage.find_claimed(&claim)).await {
-            Ok(Ok(Some(workspace))) => Ok(Created { workspace, replayed: true }),
-            Ok(Ok(None)) => self.call(caller, request, Some(claim)).await,
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Error::Claims(format!("no answer within {most:?}"))),
-        }
-    }
-
-    async fn call(
-        &self,
-        caller: Caller,
-        request: CreateWorkspaceRequest,
         claim: Option<Claim>,
+        is_recorded: bool,
     ) -> Result<Created, Error> {
-        let turn = self.admission.turn().await?;
+        let turn = self.capacity.turn().await?;
         let component = self.component.current();
-        let ran = self.run(&component, &self.world, turn, caller, request, claim).await;
-        let Outcome { result, fault } = judge(ran.answer, ran.write);
+        // Whether the request fails is not known before its end.
+        let recorded =
+            self.recorder.as_ref().map(|recorder| (recorder, request.clone(), recorder.is_due() || is_recorded));
+        let tape = recorded.is_some().then(Tape::default);
+        let ran = self.run(&component, &self.services, turn, Input { caller, request, claim, tape }).await;
+        let ending = recorded.is_some().then(|| Ending::from(ran.answer.clone()));
+        let Reconciled { result, fault } = reconcile(ran.answer, ran.write);
+        if let (Some((recorder, request, is_due)), Some(ending), Some(Tape(exchanges))) = (recorded, ending, ran.tape)
+            && (is_due || is_failure(&result))
+        {
+            let cost = Cost::of(&request, &exchanges, &ending, None, ran.memory);
+            let (component, outcome) = (component.digest().to_string(), outcome(&result));
+            let cpu_microseconds = u64::try_from(ran.cpu.as_micros()).unwrap_or(u64::MAX);
+            recorder.record(Recording { component, request, exchanges, ending, outcome, cost, cpu_microseconds });
+        }
         if let Some(fault) = &fault {
             self.meter.faulted(fault.kind);
             if self.log.check().is_ok() {
-                tracing::error!(kind = fault.kind, cause = &*fault.cause, "the component failed");
+                tracing::error!(kind = fault.kind, cause = &*fault.cause, "component failed");
             }
         }
         if self.component.watch(&component, fault.is_some_and(|fault| fault.is_the_components())) {
@@ -148,30 +206,70 @@ impl Runtime {
         result
     }
 
-    /// Runs the component in a sandbox of its own.
-    async fn run(
+    /// Runs the component in a sandbox of its own, and again in others where it needs answers that were not there.
+    async fn run(&self, component: &Component, services: &Services, mut turn: Turn, input: Input) -> Ran {
+        let Input { caller, request, claim, tape } = input;
+        let deadline = Instant::now() + self.limits.wall_clock.min(LONGEST);
+        let mut calls = Calls::new(services.clone(), caller, Asked::of(&request), claim);
+        calls.tape = tape;
+        let (request, mut memory) = (request.into(), 0);
+        let late = || Fault::late(self.limits.wall_clock);
+        let answer = loop {
+            let ended = self.run_once(component, &request, calls, turn, deadline).await;
+            (calls, turn, memory) = (ended.calls, ended.turn, memory.max(ended.memory));
+            turn.give_back();
+            match calls.settle(deadline).await {
+                Ok(Next::Conclude) => break ended.answer.unwrap_or_else(|| Err(late())),
+                Ok(Next::RunAgain) => {}
+                Err(Late) => break Err(late()),
+            }
+            if timeout_at(deadline, turn.take()).await.is_err() {
+                break Err(late());
+            }
+        };
+        let cpu = calls.cpu_in_all();
+        self.meter.ran(cpu);
+        let Calls { write, tape, .. } = calls;
+        Ran { answer, write, cpu, memory: memory as u64, tape }
+    }
+
+    /// Runs the component in a sandbox.
+    async fn run_once(
         &self,
         component: &Component,
-        world: &World,
+        request: &wit::CreateWorkspaceRequest,
+        calls: Calls,
         turn: Turn,
-        caller: Caller,
-        request: CreateWorkspaceRequest,
-        claim: Option<Claim>,
-    ) -> Ran {
-        let mut store = self.admission.sandboxes.new_store(&self.limits, world.clone(), turn, caller, claim);
-        let cpu = store.data().cpu.clone();
+        deadline: Instant,
+    ) -> Ended {
+        #[cfg(feature = "native")]
+        if self.is_native {
+            return native::run(request, calls, turn).await;
+        }
+        let mut store = self.capacity.sandboxes().new_store(&self.limits, calls, turn);
+        let cpu = store.data().calls.cpu.clone();
         let call = cpu.count(async {
             let plugin = component.pre().instantiate_async(&mut store).await?;
-            plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, &request.into()).await
+            plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, request).await
         });
-        let answer = match timeout(self.limits.wall_clock, call).await {
-            Ok(answer) => answer.map_err(Fault::from),
-            Err(_) => Err(Fault::late(self.limits.wall_clock)),
-        };
-        self.meter.ran(cpu.total());
-        Ran { answer, write: store.into_data().write }
+        let answer = timeout_at(deadline, call).await.ok().map(|answer| answer.map_err(Fault::from));
+        let State { calls, turn, memory, .. } = store.into_data();
+        Ended { answer, calls, turn, memory: memory.peak() }
     }
 }
+
+/// End of a sandbox.
+struct Ended {
+    /// The component's answer; `None` where it was not there at the deadline.
+    answer: Option<Result<Answer, Fault>>,
+    calls: Calls,
+    turn: Turn,
+    /// Most linear memory, in bytes.
+    memory: usize,
+}
+
+/// Longest time that a deadline may be away: tokio's timers know no later one.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 impl From<CreateWorkspaceRequest> for wit::CreateWorkspaceRequest {
     fn from(request: CreateWorkspaceRequest) -> Self {

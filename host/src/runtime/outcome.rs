@@ -1,79 +1,19 @@
-//! What came of a call: the component's answer, or what befell it, held against what storage did.
+//! Outcome of a call: the component's answer or fault, reconciled with what storage did.
 
 use std::time::Duration;
 
 use wasmtime::Trap;
 
 use super::{
+    calls::Write,
     cause::{MAX_CAUSE, cause},
-    glue::{TooManyHostCalls, Write, bindings::exports::recoup::workspaces::workspaces as wit},
+    host_imports::{TooManyHostCalls, bindings::exports::recoup::workspaces::workspaces as wit},
+    turn::Crowded,
 };
-use crate::{
-    Workspace,
-    auth::Denial,
-    excerpt::clipped,
-    storage::{self, Created, Period},
-};
+use crate::{Error, Workspace, error::NOT_KNOWN, excerpt::clipped, storage::Created};
 
-/// Why no workspace was returned. Strings of five of them are the component's words for the client.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The credential is not valid, or can't be checked now.
-    #[error(transparent)]
-    Credential(#[from] Denial),
-    /// The tenant is over its share of the host: over its rate, or over its requests at once. Nothing
-    /// was created.
-    #[error("over the share of the host: try again in {retry_after:?}")]
-    OverShare {
-        /// When there will be room again.
-        retry_after: Duration,
-    },
-    /// A field breaks a rule.
-    #[error("{0}")]
-    InvalidRequest(String),
-    /// The caller is not known.
-    #[error("{0}")]
-    Unauthenticated(String),
-    /// The caller may not do this.
-    #[error("{0}")]
-    Forbidden(String),
-    /// Something can't answer now; nothing was created.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The workspace may have been created or not.
-    #[error("{0}")]
-    Unknown(String),
-    /// The idempotency key was used for another request; nothing was created.
-    #[error("the idempotency key was used for another request")]
-    KeyReused,
-    /// The tenant has created as many workspaces as its quota allows; nothing was created.
-    #[error("the quota of workspaces {0} is used up")]
-    QuotaReached(Period),
-    /// The database refuses this workspace for good; nothing was created.
-    #[error("the database refuses the workspace")]
-    Refused,
-    /// The database can't be used as it is set up; nothing was created.
-    #[error("the database can't be used as it is set up")]
-    Misconfigured,
-    /// A request with the idempotency key is in progress; nothing was created by this one.
-    #[error("a request with the idempotency key is in progress")]
-    InFlight,
-    /// Whether the idempotency key was used before can't be found out now; nothing was created.
-    #[error("claims can't be looked up: {0}")]
-    Claims(String),
-    /// No sandbox came free in time, or too many requests wait for one; nothing was created.
-    #[error("all sandboxes are busy")]
-    Overloaded,
-    /// The component ran out of time on the processor or the clock.
-    #[error("the component ran out of time: {0}")]
-    OutOfTime(String),
-    /// The component trapped, went over another limit, or broke its contract.
-    #[error("the component failed: {0}")]
-    Component(String),
-}
-
-/// What went wrong in a sandbox.
-#[derive(Debug)]
+/// Fault in a sandbox.
+#[derive(Debug, Clone)]
 pub(super) struct Fault {
     /// Its kind, a word for the metrics.
     pub(super) kind: &'static str,
@@ -84,13 +24,14 @@ pub(super) struct Fault {
 impl Fault {
     const CPU: &str = "cpu";
     const WALL_CLOCK: &str = "wall-clock";
+    const CROWDED: &str = "crowded";
 
-    /// The component did not answer in time, though perhaps for waiting for the host.
+    /// Returns the fault of a component that did not answer in time, though perhaps because it waited for the host.
     pub(super) fn late(limit: Duration) -> Self {
         Self { kind: Self::WALL_CLOCK, cause: format!("no answer within {limit:?}") }
     }
 
-    /// The component broke its contract.
+    /// Returns the fault of a component that broke its contract.
     fn contract(cause: String) -> Self {
         Self { kind: "contract", cause }
     }
@@ -104,15 +45,16 @@ impl Fault {
         Self { cause: format!("{} ({done})", self.cause), ..self }
     }
 
-    /// Whether it is the component's own: that others are slow is not.
+    /// Returns whether the fault is the component's own: that others are slow is not.
     pub(super) fn is_the_components(&self) -> bool {
-        self.kind != Self::WALL_CLOCK
+        !matches!(self.kind, Self::WALL_CLOCK | Self::CROWDED)
     }
 
-    /// What the request gets for it where nothing was written.
+    /// Returns the error of the request where nothing was written.
     fn error(&self) -> Error {
         match self.kind {
             Self::CPU | Self::WALL_CLOCK => Error::OutOfTime(self.cause.clone()),
+            Self::CROWDED => Error::Overloaded,
             _ => Error::Component(self.cause.clone()),
         }
     }
@@ -127,6 +69,7 @@ impl From<wasmtime::Error> for Fault {
             Some(Trap::MemoryOutOfBounds | Trap::HeapMisaligned) => "memory",
             Some(_) => "trap",
             None if trap.is::<TooManyHostCalls>() => "host-calls",
+            None if trap.is::<Crowded>() => Self::CROWDED,
             // A handle that is none, more bytes or handles than it may have, text that is no UTF-8.
             None => "contract",
         };
@@ -139,29 +82,29 @@ const MAX_MESSAGE: usize = 512;
 
 pub(super) type Answer = Result<wit::CreateWorkspaceResponse, wit::CreateWorkspaceError>;
 
-/// What a call came to.
-pub(super) struct Outcome {
-    /// What the request gets.
+/// Outcome of a call.
+pub(super) struct Reconciled {
+    /// Result of the request.
     pub(super) result: Result<Created, Error>,
-    /// What went wrong in the sandbox, whatever the request gets for it.
+    /// Fault in the sandbox, whatever the result of the request is.
     pub(super) fault: Option<Fault>,
 }
 
-impl Outcome {
+impl Reconciled {
     fn fault(fault: Fault, error: Error) -> Self {
         Self { result: Err(error), fault: Some(fault) }
     }
 }
 
-impl From<Result<Created, Error>> for Outcome {
+impl From<Result<Created, Error>> for Reconciled {
     fn from(result: Result<Created, Error>) -> Self {
         Self { result, fault: None }
     }
 }
 
-/// The component's answer, or what befell it, held against what storage did: the one is believed as
-/// far as the other bears it out.
-pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
+/// Reconciles the component's answer, or trap, with what storage did. The answer is returned only if it agrees with
+/// storage.
+pub(super) fn reconcile(answer: Result<Answer, Fault>, write: Write) -> Reconciled {
     match (answer, write) {
         // Of a request that was answered before, and of a key that was used before, the component
         // knows nothing.
@@ -187,36 +130,16 @@ pub(super) fn judge(answer: Result<Answer, Fault>, write: Write) -> Outcome {
             match write {
                 Write::None => {
                     let error = fault.error();
-                    Outcome::fault(fault, error)
+                    Reconciled::fault(fault, error)
                 }
                 // Whatever went wrong after that, the client may not be told that nothing was created.
-                write => Outcome::fault(fault.after(&write), Error::Unknown(NOT_KNOWN.into())),
+                write => Reconciled::fault(fault.after(&write), Error::Unknown(NOT_KNOWN.into())),
             }
         }
     }
 }
 
-impl From<storage::Error> for Error {
-    /// Returns the answer to a request for which storage wrote nothing, or perhaps something.
-    fn from(error: storage::Error) -> Self {
-        match error {
-            storage::Error::CredentialLost => {
-                Self::Credential(Denial::Unauthenticated("API key revoked or expired since the request began"))
-            }
-            storage::Error::KeyReused => Self::KeyReused,
-            storage::Error::QuotaReached(period) => Self::QuotaReached(period),
-            storage::Error::Refused(_) => Self::Refused,
-            storage::Error::Misconfigured(_) => Self::Misconfigured,
-            storage::Error::AccessLost => Self::Forbidden("Your access was withdrawn".into()),
-            storage::Error::Unavailable(reason) => Self::Claims(reason),
-            storage::Error::Unknown(_) => Self::Unknown(NOT_KNOWN.into()),
-        }
-    }
-}
-
-const NOT_KNOWN: &str = "It is not known whether the workspace was created";
-
-/// The component's own words for the client.
+/// Returns the error with the component's message for the client.
 fn spoken(error: wit::CreateWorkspaceError) -> Error {
     match error {
         wit::CreateWorkspaceError::InvalidRequest(message) => Error::InvalidRequest(message),

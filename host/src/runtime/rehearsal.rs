@@ -6,12 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Component, Outcome, Runtime, World, judge};
+use super::{Component, Input, Reconciled, Runtime, Services, reconcile};
 use crate::{
     CreateWorkspaceRequest, Workspace,
     auth::{Auth, Basis, Caller, Credential, Denial, Grant},
+    excerpt::clipped,
     storage::{self, Claim, Created, Storage},
 };
+
+/// Longest request in an error, in bytes.
+const MAX_REQUEST: usize = 200;
 
 impl Runtime {
     /// Has a component answer some requests on a stage, within this runtime's limits.
@@ -20,15 +24,20 @@ impl Runtime {
     ///
     /// What it did wrong: a fault, or that it created nothing at all.
     pub(crate) async fn rehearse(&self, component: &Component) -> Result<(), String> {
-        let world = World::stage();
+        let services = Services::stage();
         let mut created = 0;
         for request in requests() {
-            let (_slot, turn) = self.admission.rehearsal().await.map_err(|error| error.to_string())?;
+            let (_slot, turn) = self.capacity.rehearsal().await.map_err(|error| error.to_string())?;
             let caller = Caller::new(Uuid::now_v7());
-            let ran = self.run(component, &world, turn, caller, request.clone(), None).await;
-            match judge(ran.answer, ran.write) {
-                Outcome { fault: Some(fault), .. } => return Err(format!("{request:?}: {}", fault.cause)),
-                Outcome { result, .. } => created += usize::from(result.is_ok()),
+            let ran = self
+                .run(component, &services, turn, Input { caller, request: request.clone(), claim: None, tape: None })
+                .await;
+            match reconcile(ran.answer, ran.write) {
+                Reconciled { fault: Some(fault), .. } => {
+                    let request = clipped(format_args!("{request:?}"), MAX_REQUEST);
+                    return Err(format!("{request}: {}", fault.cause));
+                }
+                Reconciled { result, .. } => created += usize::from(result.is_ok()),
             }
         }
         match created {
@@ -38,14 +47,14 @@ impl Runtime {
     }
 }
 
-impl World {
-    /// One in which nobody is real.
+impl Services {
+    /// Returns the stage: an auth that grants everything, and a storage that keeps nothing.
     pub(super) fn stage() -> Self {
         Self { auth: Arc::new(Stage), storage: Arc::new(Stage) }
     }
 }
 
-/// What every component of the world will be asked sooner or later.
+/// Returns requests such as every component will get sooner or later.
 fn requests() -> [CreateWorkspaceRequest; 4] {
     let id = || Some(Uuid::now_v7().to_string());
     let none = CreateWorkspaceRequest::default();
@@ -84,8 +93,14 @@ impl Auth for Stage {
 
 #[async_trait]
 impl Storage for Stage {
-    async fn create_workspace(&self, grant: &Grant, name: &str, _: Option<&Claim>) -> Result<Created, storage::Error> {
-        let workspace = Workspace { id: Uuid::now_v7(), name: name.to_owned(), account_id: grant.account_id };
+    async fn create_workspace(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        _: Option<&Claim>,
+    ) -> Result<Created, storage::Error> {
+        let workspace = Workspace { id, name: name.to_owned(), account_id: grant.account_id };
         Ok(Created { workspace, replayed: false })
     }
 

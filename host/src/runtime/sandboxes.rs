@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
 };
 
 use wasmtime::{
@@ -13,16 +12,18 @@ use wasmtime::{
 };
 
 use super::{
-    Limits, LoadError, Pool, TICK, World,
-    admission::{Capacity, Turn},
+    LoadError, Pool, SandboxLimits, TICK,
+    calls::Calls,
+    capacity::{Capacity, TenantCapacity},
     cause::cause,
     component::{Component, Digest, Loaded},
-    cpu::CpuTime,
     engine,
-    glue::{State, Write, bindings::Plugin},
+    host_imports::{State, bindings::Plugin},
     limits,
+    memory::Memory,
+    turn::Turn,
 };
-use crate::{auth::Caller, storage::Claim};
+use crate::metrics::Metrics;
 
 /// The sandboxes that all tenants of a host share. Clones are the same ones.
 #[derive(Clone)]
@@ -30,6 +31,7 @@ pub struct Sandboxes(Arc<Shared>);
 
 struct Shared {
     engine: Engine,
+    counts_instructions: bool,
     linker: Linker<State>,
     pool: Pool,
     capacity: Capacity,
@@ -37,7 +39,7 @@ struct Shared {
     components: Mutex<HashMap<Digest, Weak<Loaded>>>,
 }
 
-/// How much of a pool is in use.
+/// Usage of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Sandboxes that run: they wait for nothing but the processor.
@@ -57,12 +59,26 @@ impl Sandboxes {
     ///
     /// [`LoadError::Engine`] where this machine can't do that.
     pub fn new(pool: Pool) -> Result<Self, LoadError> {
-        let engine = engine::running(&pool)?;
+        Self::of(pool, false)
+    }
+
+    /// Makes sandboxes that count instructions, which slows components down: for [`play`](Self::play). They can't load
+    /// what [`compile`](super::compile) made.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn counting(pool: Pool) -> Result<Self, LoadError> {
+        Self::of(pool, true)
+    }
+
+    fn of(pool: Pool, counts_instructions: bool) -> Result<Self, LoadError> {
+        let engine = engine::running(&pool, counts_instructions)?;
         let mut linker = Linker::new(&engine);
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
             .map_err(|error| LoadError::Engine(cause(&error)))?;
         let capacity = Capacity::new(&pool);
-        Ok(Self(Arc::new(Shared { engine, linker, pool, capacity, components: Mutex::default() })))
+        Ok(Self(Arc::new(Shared { engine, counts_instructions, linker, pool, capacity, components: Mutex::default() })))
     }
 
     /// Compiles a component in this process, whatever time and memory that takes: for one that is
@@ -107,7 +123,7 @@ impl Sandboxes {
         }
     }
 
-    /// The component of these bytes, where it is in use.
+    /// Returns the component of these bytes, where it is in use.
     pub fn find(&self, digest: &Digest) -> Option<Component> {
         self.components().get(digest)?.upgrade().map(Component::from)
     }
@@ -127,16 +143,29 @@ impl Sandboxes {
         &self.0.engine
     }
 
+    /// Returns capacity for one tenant, with its maximum of requests in progress and of sandboxes that run.
+    pub(crate) fn tenant_capacity(&self, most: usize, running: usize) -> TenantCapacity {
+        TenantCapacity::new(self.clone(), most, running)
+    }
+
     pub(super) fn capacity(&self) -> &Capacity {
         &self.0.capacity
     }
 
-    /// What they were made with.
+    /// Returns the pool that they were made with.
     pub fn pool(&self) -> &Pool {
         &self.0.pool
     }
 
-    /// How much is in use now.
+    /// Sets the gauges of `metrics` to the pool's limits and to how much of it is in use now. Call it before each
+    /// [`Metrics::text`].
+    pub fn report(&self, metrics: &Metrics) {
+        let Usage { running, waiting, components, component_bytes } = self.usage();
+        metrics.set_usage(running, waiting, components, component_bytes);
+        metrics.set_pool(self.0.pool.numbers());
+    }
+
+    /// Returns how much is in use now.
     pub fn usage(&self) -> Usage {
         let Shared { pool, capacity, .. } = &*self.0;
         let running = capacity.running(pool.concurrency);
@@ -146,15 +175,8 @@ impl Sandboxes {
         Usage { running, waiting, components: loaded.len(), component_bytes }
     }
 
-    /// The one place where a sandbox's store is made.
-    pub(super) fn new_store(
-        &self,
-        own: &Limits,
-        world: World,
-        turn: Turn,
-        caller: Caller,
-        claim: Option<Claim>,
-    ) -> Store<State> {
+    /// Makes the store of a sandbox. No other function does.
+    pub(super) fn new_store(&self, own: &SandboxLimits, calls: Calls, turn: Turn) -> Store<State> {
         let mut grants = ResourceTable::new();
         grants.set_max_capacity(own.handles);
         let limits = StoreLimitsBuilder::new()
@@ -164,34 +186,37 @@ impl Sandboxes {
             .memories(limits::MEMORIES as usize)
             .tables(limits::TABLES as usize)
             .build();
-        let World { auth, storage } = world;
-        let cpu = Arc::new(CpuTime::default());
-        let host_calls = own.host_calls;
-        let (write, storage_failed) = (Write::None, false);
-        let state =
-            State { auth, storage, turn, caller, limits, grants, claim, write, cpu, host_calls, storage_failed };
+        let memory = Memory::new(limits);
+        // What an earlier sandbox of the request has used.
+        let used = calls.cpu.total();
+        let state = State { calls, turn, memory, grants, host_calls: own.host_calls, script: None };
         let mut store = Store::new(&self.0.engine, state);
-        store.limiter(|state| &mut state.limits);
+        store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(own.hostcall_bytes);
         store.set_max_component_handles(own.handles);
-        // At each tick the thread goes to others for a turn.
+        // Where instructions are not counted this would make an error, with a backtrace, for each request.
+        if self.0.counts_instructions {
+            let _ = store.set_fuel(u64::MAX);
+        }
+        // A sandbox that takes long gives its thread to others at each tick.
         store.set_epoch_deadline(1);
-        let (most, mut counted, mut last) = (own.cpu, Duration::ZERO, Duration::ZERO);
+        let (most, mut counted, mut last) = (own.cpu, used, used);
         store.epoch_deadline_callback(move |mut store| {
-            let now = store.data().cpu.so_far();
+            let now = store.data().calls.cpu.so_far();
             counted += now.saturating_sub(last).min(most / LOOKS);
             last = now;
             Ok(match (counted < most, now < TICK) {
                 (false, _) => UpdateDeadline::Interrupt,
-                (true, true) => UpdateDeadline::Yield(1),
-                (true, false) => UpdateDeadline::YieldCustom(1, Box::pin(store.data_mut().turn.slow_down())),
+                // A tick may find one that has just begun. To yield would put it behind all other requests.
+                (true, true) => UpdateDeadline::Continue(1),
+                (true, false) => UpdateDeadline::YieldCustom(1, Box::pin(store.data_mut().turn.slow_down()?)),
             })
         });
         store
     }
 }
 
-/// How often a component is seen on the processor at least before its time is over. It is looked at with
+/// Number of times that a component is seen on the processor at least before its time is over. It is looked at with
 /// each tick; where a thread's clock goes on by 10 ms in between, as was seen on a virtual machine, that
 /// was the machine.
 const LOOKS: u32 = 2;

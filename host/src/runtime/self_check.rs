@@ -3,14 +3,12 @@
 use std::{fmt, time::Duration};
 
 use tokio::time::timeout;
-use uuid::Uuid;
 use wasmtime::{
     PoolConcurrencyLimitError, Store, Trap,
     component::{Component, ComponentNamedList, Instance, Lift, Linker, Lower},
 };
 
-use super::{Limits, LoadError, Sandboxes, TICK, World, admission::Turn, cause::cause, glue::State};
-use crate::auth::Caller;
+use super::{LoadError, SandboxLimits, Sandboxes, TICK, calls::Calls, cause::cause, host_imports::State, turn::Turn};
 
 /// The component that tries them, see `self_check.wat`.
 const CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/self_check.wasm"));
@@ -18,28 +16,32 @@ const CHECK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/self_check.wasm")
 /// A page of linear memory, in bytes.
 const PAGE: usize = 64 << 10;
 
-/// How long a busy machine may take over what should end in some ticks.
+/// Maximum time on a busy machine for what should end in some ticks.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Sandboxes {
     /// Runs components that loop, recurse and take memory, and as many at once as there are slots and
-    /// one more: the clock, the limits and the pool have to stop each. Meant for the start of a
-    /// program, before requests come.
+    /// one more: the clock, the limits and the pool have to stop each. Meant for the start of a program.
+    ///
+    /// That happens in a pool of its own with the same settings. One whose slots have all been used would go around among
+    /// them from then on, and find each in no cache of the processor.
     ///
     /// # Errors
     ///
     /// [`LoadError::Unprotected`], naming what was not stopped.
     pub async fn self_check(&self) -> Result<(), LoadError> {
-        let pool = self.pool();
-        let own = Limits::default();
-        let limits = Limits {
+        let of_its_own = Self::new(self.pool().clone())?;
+        let pool = of_its_own.pool();
+        let own = SandboxLimits::default();
+        let limits = SandboxLimits {
             cpu: 5 * TICK,
             memory: own.memory.min(pool.memory),
             table_elements: own.table_elements.min(pool.table_elements),
             ..own
         };
-        let component = Component::from_binary(self.engine(), CHECK).map_err(|error| unprotected(cause(&error)))?;
-        let check = Check { sandboxes: self, limits, component };
+        let component =
+            Component::from_binary(of_its_own.engine(), CHECK).map_err(|error| unprotected(cause(&error)))?;
+        let check = Check { sandboxes: &of_its_own, limits, component };
         check.clock().await?;
         check.stack().await?;
         check.memory().await?;
@@ -49,7 +51,7 @@ impl Sandboxes {
 
 struct Check<'a> {
     sandboxes: &'a Sandboxes,
-    limits: Limits,
+    limits: SandboxLimits,
     component: Component,
 }
 
@@ -109,14 +111,13 @@ impl Check<'_> {
     {
         let (mut store, instance) = self.instance().await?;
         let function = instance.get_typed_func::<P, R>(&mut store, function)?;
-        let cpu = store.data().cpu.clone();
+        let cpu = store.data().calls.cpu.clone();
         cpu.count(function.call_async(&mut store, parameters)).await
     }
 
     async fn instance(&self) -> wasmtime::Result<(Store<State>, Instance)> {
-        let nobody = Caller::new(Uuid::nil());
         let turn = Turn::free(self.sandboxes.clone());
-        let mut store = self.sandboxes.new_store(&self.limits, World::stage(), turn, nobody, None);
+        let mut store = self.sandboxes.new_store(&self.limits, Calls::stage(), turn);
         let linker = Linker::new(self.sandboxes.engine());
         let instance = linker.instantiate_async(&mut store, &self.component).await?;
         Ok((store, instance))

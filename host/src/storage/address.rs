@@ -27,9 +27,9 @@ pub async fn open(address: &str) -> Result<Arc<dyn Database>, DatabaseError> {
     address
         .open(
             #[cfg(feature = "sqlite")]
-            &sqlite::Options::default(),
+            &sqlite::SqliteOptions::default(),
             #[cfg(feature = "postgres")]
-            &postgres::Options::default(),
+            &postgres::PostgresOptions::default(),
         )
         .await
 }
@@ -97,8 +97,8 @@ impl DatabaseAddress {
     /// [`Postgres::connect`](super::postgres::Postgres::connect).
     pub async fn open(
         &self,
-        #[cfg(feature = "sqlite")] sqlite: &sqlite::Options,
-        #[cfg(feature = "postgres")] postgres: &postgres::Options,
+        #[cfg(feature = "sqlite")] sqlite: &sqlite::SqliteOptions,
+        #[cfg(feature = "postgres")] postgres: &postgres::PostgresOptions,
     ) -> Result<Arc<dyn Database>, DatabaseError> {
         Ok(match self {
             #[cfg(feature = "sqlite")]
@@ -151,6 +151,10 @@ impl fmt::Debug for DatabaseAddress {
     }
 }
 
+/// Maximum length of a parameter's name that a message repeats. SQLite's own are shorter.
+#[cfg(feature = "sqlite")]
+const MAX_NAME: usize = 24;
+
 /// Parses what follows `sqlite:`.
 #[cfg(feature = "sqlite")]
 fn parse_sqlite(rest: &str) -> Result<DatabaseAddress, InvalidAddress> {
@@ -165,10 +169,10 @@ fn parse_sqlite(rest: &str) -> Result<DatabaseAddress, InvalidAddress> {
                 return invalid("leave `mode` out: commands that only read open the file for reading alone");
             }
             (name, _) => {
-                return invalid(format_args!(
-                    "the parameter `{name}` is not supported; a `?` in a path is written %3F",
-                    name = name.escape_default()
-                ));
+                // What is no name may be a part of another address, with a password in it.
+                let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+                let name = if is_name && name.len() <= MAX_NAME { format!("`{name}` ") } else { String::new() };
+                return invalid(format_args!("the parameter {name}is not supported; a `?` in a path is written %3F"));
             }
         }
     }
@@ -269,5 +273,28 @@ mod tests {
             );
         }
         assert_eq!(format!("{:?}", DatabaseAddress::Server("postgres://ada:secret@db".into())), "Server(…)");
+    }
+
+    #[test]
+    fn fuzzed_addresses_are_parsed_or_refused_without_a_password() {
+        let seeds: [&[u8]; 6] = [
+            b"sqlite:workspaces.db",
+            b"sqlite:///absolute%20path.db?mode=rwc",
+            b"sqlite::memory:?cache=shared",
+            b"postgres://ada:hunter2@db:5432,other/x?sslmode=verify-full",
+            b"postgresql+asyncpg://ada:hunter2@db/x",
+            b"mysql://ada:hunter2@db/x",
+        ];
+        crate::fuzz::fuzz(&seeds, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return };
+            let has_password = text.contains("://ada:hunter2@") && text.matches("hunter2").count() == 1;
+            let said = match DatabaseAddress::parse(text) {
+                Ok(address @ DatabaseAddress::Server(_)) => address.shown(),
+                // A path holds no password.
+                Ok(_) => String::new(),
+                Err(error) => error.to_string(),
+            };
+            assert!(!has_password || !said.contains("hunter2"), "{said}");
+        });
     }
 }

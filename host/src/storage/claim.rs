@@ -1,4 +1,4 @@
-//! What makes a request the same as an earlier one.
+//! Claims: the request that an idempotency key was used for.
 
 use std::{fmt, time::Duration};
 
@@ -20,7 +20,7 @@ impl IdempotencyKey {
     /// The longest key, in characters.
     pub const MAX_LENGTH: usize = 255;
 
-    /// A key of 1 to [`MAX_LENGTH`](Self::MAX_LENGTH) characters of visible ASCII.
+    /// Returns a key of 1 to [`MAX_LENGTH`](Self::MAX_LENGTH) characters of visible ASCII.
     ///
     /// # Errors
     ///
@@ -47,7 +47,7 @@ impl fmt::Debug for IdempotencyKey {
 /// A caller's claim to a key for one request: who, which operation, which key, which payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Who sends it; the same key of another caller is another claim.
+    /// Caller that sends it; the same key of another caller is another claim.
     pub caller_id: Uuid,
     /// The key.
     pub key: IdempotencyKey,
@@ -60,11 +60,11 @@ impl Claim {
     /// The operation claims are for, kept with each, so that keys of another operation are others.
     pub const ROUTE: &str = "POST /api/workspaces";
 
-    /// How long a claim is kept at least. The draft standard (draft-ietf-httpapi-idempotency-key-header)
+    /// Minimum time for which a claim is kept. The draft standard (draft-ietf-httpapi-idempotency-key-header)
     /// leaves it to the service; a day is what the field does.
     pub const KEPT: Duration = Duration::from_hours(24);
 
-    /// A caller's claim to `key` for `request`.
+    /// Returns a caller's claim to `key` for `request`.
     pub fn new(caller: &Caller, key: IdempotencyKey, request: &CreateWorkspaceRequest) -> Self {
         let mut hash = Sha256::new();
         for field in [&request.name, &request.account_id, &request.organization_id] {

@@ -11,7 +11,7 @@
 //!
 //! What it can't show is durability: for that, see the trials of this project, which cut the power.
 
-use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc};
+use std::{collections::HashSet, fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ use crate::{
 /// to see what was written. They may panic: a scene that can't be set is a failed test.
 #[async_trait]
 pub trait Subject: Sync {
-    /// The storage; a clone of it for each call, and all of them the same database.
+    /// Returns the storage; a clone of it for each call, and all of them the same database.
     fn storage(&self) -> Arc<dyn Storage>;
     /// Makes an account, or an organization, which is one too.
     async fn make_account(&self) -> Uuid;
@@ -48,7 +48,7 @@ pub trait Subject: Sync {
 type Verdict = Result<(), String>;
 type Case<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
-/// Runs every case and returns those that failed: the case's name, and what was seen.
+/// Runs every case and returns those that failed: the case's name, and what was expected beside what was seen.
 pub async fn run(subject: &dyn Subject) -> Vec<(&'static str, String)> {
     let cases: [(&'static str, Case<'_>); 12] = [
         ("a workspace is stored as it was asked for", Box::pin(stored_as_asked(subject))),
@@ -73,11 +73,17 @@ pub async fn run(subject: &dyn Subject) -> Vec<(&'static str, String)> {
     failures
 }
 
-fn expect(holds: bool, seen: impl std::fmt::Debug) -> Verdict {
-    if holds { Ok(()) } else { Err(format!("{seen:?}")) }
+/// Checks a condition, which `expected` says in words.
+fn expect(holds: bool, expected: &str, seen: impl Debug) -> Verdict {
+    if holds { Ok(()) } else { Err(format!("expected {expected}, saw {seen:?}")) }
 }
 
-/// A grant for the caller's own account.
+/// Checks that a value is the expected one. `of` says what it is the outcome of.
+fn equal<T: Debug + PartialEq>(of: impl Debug, seen: &T, expected: &T) -> Verdict {
+    if seen == expected { Ok(()) } else { Err(format!("{of:?}: expected {expected:?}, saw {seen:?}")) }
+}
+
+/// Returns a grant for the caller's own account.
 fn own(account: Uuid) -> Grant {
     let basis = Basis::Memberships { administrators: None };
     Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis }
@@ -90,8 +96,13 @@ fn claim(caller: Uuid, key: &str, name: &str) -> Result<Claim, String> {
 }
 
 async fn create(subject: &dyn Subject, grant: &Grant, name: &str) -> Result<Workspace, String> {
-    let created = subject.storage().create_workspace(grant, name, None).await.map_err(|error| format!("{error:?}"))?;
-    expect(!created.replayed, &created)?;
+    let id = Uuid::now_v7();
+    let created = subject
+        .storage()
+        .create_workspace(id, grant, name, None)
+        .await
+        .map_err(|error| format!("expected a new workspace, saw {error:?}"))?;
+    expect(!created.replayed && created.workspace.id == id, &format!("a new workspace with the id {id}"), &created)?;
     Ok(created.workspace)
 }
 
@@ -100,11 +111,16 @@ async fn stored_as_asked(subject: &dyn Subject) -> Verdict {
     subject.add_member(organization, account).await;
     let plain = create(subject, &own(account), "Plain").await?;
     let linked = create(subject, &Grant { organization_id: Some(organization), ..own(account) }, "Linked").await?;
-    expect(plain.account_id == account && plain.name == "Plain", &plain)?;
-    expect(linked.account_id == account && linked.name == "Linked", &linked)?;
+    expect(plain.account_id == account && plain.name == "Plain", &format!("Plain of the account {account}"), &plain)?;
+    expect(
+        linked.account_id == account && linked.name == "Linked",
+        &format!("Linked of the account {account}"),
+        &linked,
+    )?;
     let stored = subject.workspaces_of(account).await;
     let expected = [(plain.id, "Plain".to_owned(), None), (linked.id, "Linked".to_owned(), Some(organization))];
-    expect(stored.len() == 2 && expected.iter().all(|row| stored.contains(row)), stored)
+    let holds = stored.len() == 2 && expected.iter().all(|row| stored.contains(row));
+    expect(holds, &format!("these rows in any order: {expected:?}"), stored)
 }
 
 async fn names_are_kept(subject: &dyn Subject) -> Verdict {
@@ -112,7 +128,8 @@ async fn names_are_kept(subject: &dyn Subject) -> Verdict {
     for name in ["x", "Ünï 🎸", "'; DROP TABLE accounts; --", "a\u{2028}b", &"é".repeat(255)] {
         let workspace = create(subject, &own(account), name).await?;
         let stored = subject.workspaces_of(account).await;
-        expect(stored.contains(&(workspace.id, name.to_owned(), None)), (name, stored))?;
+        let expected = (workspace.id, name.to_owned(), None);
+        expect(stored.contains(&expected), &format!("a row {expected:?}"), stored)?;
     }
     Ok(())
 }
@@ -122,9 +139,9 @@ async fn ids_are_distinct(subject: &dyn Subject) -> Verdict {
     let account = subject.make_account().await;
     let ids = at_once(subject, CREATES, own(account), |_| None).await?;
     let distinct: HashSet<_> = ids.iter().map(|created| created.workspace.id).collect();
-    expect(distinct.len() == CREATES, &ids)?;
-    expect(distinct.iter().all(|id| id.get_version_num() == 7), &distinct)?;
-    expect(subject.workspaces_of(account).await.len() == CREATES, "not all are stored")
+    expect(distinct.len() == CREATES, &format!("{CREATES} distinct ids"), &ids)?;
+    expect(distinct.iter().all(|id| id.get_version_num() == 7), "ids of version 7 alone", &distinct)?;
+    equal("number of stored workspaces", &subject.workspaces_of(account).await.len(), &CREATES)
 }
 
 /// Creates at the same time, and the workspaces that come of it.
@@ -137,13 +154,15 @@ async fn at_once(
     let tasks: Vec<_> = (0..creates)
         .map(|number| {
             let (storage, grant, claim) = (subject.storage(), grant.clone(), claim(number));
-            tokio::spawn(async move { storage.create_workspace(&grant, "At once", claim.as_ref()).await })
+            tokio::spawn(
+                async move { storage.create_workspace(Uuid::now_v7(), &grant, "At once", claim.as_ref()).await },
+            )
         })
         .collect();
     let mut created = Vec::new();
     for task in tasks {
         let outcome = task.await.map_err(|error| error.to_string())?;
-        created.push(outcome.map_err(|error| format!("{error:?}"))?);
+        created.push(outcome.map_err(|error| format!("expected a workspace, saw {error:?}"))?);
     }
     Ok(created)
 }
@@ -154,12 +173,12 @@ async fn missing_accounts(subject: &dyn Subject) -> Verdict {
     for basis in [Basis::Auth, Basis::Memberships { administrators: None }] {
         for grant in [Grant { basis, ..own(missing) }, Grant { basis, organization_id: Some(missing), ..own(account) }]
         {
-            let outcome = subject.storage().create_workspace(&grant, "x", None).await;
-            expect(outcome == Err(Error::AccessLost), (grant, outcome))?;
+            let outcome = subject.storage().create_workspace(Uuid::now_v7(), &grant, "x", None).await;
+            equal(grant, &outcome, &Err(Error::AccessLost))?;
         }
     }
     let stored = subject.workspaces_of(account).await;
-    expect(stored.is_empty(), stored)
+    expect(stored.is_empty(), "no stored workspace", stored)
 }
 
 async fn memberships_are_asked_again(subject: &dyn Subject) -> Verdict {
@@ -180,11 +199,11 @@ async fn memberships_are_asked_again(subject: &dyn Subject) -> Verdict {
         for member in members {
             subject.remove_member(organization, member).await;
         }
-        let outcome = subject.storage().create_workspace(grant, "x", None).await;
-        expect(outcome == Err(Error::AccessLost), (grant, outcome))?;
+        let outcome = subject.storage().create_workspace(Uuid::now_v7(), grant, "x", None).await;
+        equal(grant, &outcome, &Err(Error::AccessLost))?;
     }
     let stored = subject.workspaces_of(account).await;
-    expect(stored.len() == 3, stored)
+    expect(stored.len() == 3, "three stored workspaces", stored)
 }
 
 async fn auth_alone_is_not_asked(subject: &dyn Subject) -> Verdict {
@@ -199,7 +218,7 @@ async fn auth_alone_is_not_asked(subject: &dyn Subject) -> Verdict {
     };
     let workspace = create(subject, &grant, "Elsewhere").await?;
     let stored = subject.workspaces_of(account).await;
-    expect(stored == [(workspace.id, "Elsewhere".to_owned(), Some(organization))], stored)
+    equal("what is stored", &stored, &vec![(workspace.id, "Elsewhere".to_owned(), Some(organization))])
 }
 
 async fn keys_are_checked_again(subject: &dyn Subject) -> Verdict {
@@ -211,8 +230,8 @@ async fn keys_are_checked_again(subject: &dyn Subject) -> Verdict {
         create(subject, &grant(key), "With a key").await?;
     }
     let first = claim(account, "key", "A")?;
-    let created = subject.storage().create_workspace(&grant(live), "A", Some(&first)).await;
-    let Ok(Created { workspace, replayed: false }) = created else { return Err(format!("{created:?}")) };
+    let created = subject.storage().create_workspace(Uuid::now_v7(), &grant(live), "A", Some(&first)).await;
+    let Ok(Created { workspace, replayed: false }) = created else { return expect(false, "a new workspace", created) };
 
     let revoked = subject.make_key(account, None).await;
     for key in [live, revoked] {
@@ -228,59 +247,62 @@ async fn keys_are_checked_again(subject: &dyn Subject) -> Verdict {
     for (number, (which, key)) in lost.into_iter().enumerate() {
         let claim = claim(account, &format!("key-{number}"), "x")?;
         for claim in [None, Some(&claim)] {
-            let outcome = subject.storage().create_workspace(&grant(key), "x", claim).await;
-            expect(outcome == Err(Error::CredentialLost), (which, outcome))?;
+            let outcome = subject.storage().create_workspace(Uuid::now_v7(), &grant(key), "x", claim).await;
+            equal(which, &outcome, &Err(Error::CredentialLost))?;
         }
         let found = subject.storage().find_claimed(&claim).await;
-        expect(found == Ok(None), (which, found))?;
+        equal(which, &found, &Ok(None))?;
     }
     // Access and key are both lost: the credential comes first, as it does in a request.
     let both = Grant { organization_id: Some(Uuid::now_v7()), ..grant(live) };
-    let outcome = subject.storage().create_workspace(&both, "x", None).await;
-    expect(outcome == Err(Error::CredentialLost), outcome)?;
+    let outcome = subject.storage().create_workspace(Uuid::now_v7(), &both, "x", None).await;
+    equal("access and key lost", &outcome, &Err(Error::CredentialLost))?;
     // A replay writes nothing.
-    let again = subject.storage().create_workspace(&grant(live), "A", Some(&first)).await;
-    expect(again == Ok(Created { workspace, replayed: true }), again)?;
+    let again = subject.storage().create_workspace(Uuid::now_v7(), &grant(live), "A", Some(&first)).await;
+    equal("the claim again", &again, &Ok(Created { workspace, replayed: true }))?;
     let stored = subject.workspaces_of(account).await;
-    expect(stored.len() == 3, stored)
+    expect(stored.len() == 3, "three stored workspaces", stored)
 }
 
 async fn claims_replay(subject: &dyn Subject) -> Verdict {
     let account = subject.make_account().await;
     let storage = subject.storage();
     let claim = claim(account, "replay", "A")?;
-    expect(storage.find_claimed(&claim).await == Ok(None), "claimed before")?;
-    let first = storage.create_workspace(&own(account), "A", Some(&claim)).await;
-    let Ok(Created { workspace, replayed: false }) = first else { return Err(format!("{first:?}")) };
+    equal("a claim before its create", &storage.find_claimed(&claim).await, &Ok(None))?;
+    let first = storage.create_workspace(Uuid::now_v7(), &own(account), "A", Some(&claim)).await;
+    let Ok(Created { workspace, replayed: false }) = first else { return expect(false, "a new workspace", first) };
     let found = storage.find_claimed(&claim).await;
-    expect(found == Ok(Some(workspace.clone())), found)?;
+    equal("the look-up of the claim", &found, &Ok(Some(workspace.clone())))?;
     // Also where the grant would be refused by now.
     for grant in [own(account), Grant { organization_id: Some(Uuid::now_v7()), ..own(account) }] {
-        let again = storage.create_workspace(&grant, "B", Some(&claim)).await;
-        expect(again == Ok(Created { workspace: workspace.clone(), replayed: true }), again)?;
+        let again = storage.create_workspace(Uuid::now_v7(), &grant, "B", Some(&claim)).await;
+        equal(grant, &again, &Ok(Created { workspace: workspace.clone(), replayed: true }))?;
     }
     let stored = subject.workspaces_of(account).await;
-    expect(stored == [(workspace.id, "A".to_owned(), None)], stored)
+    equal("what is stored", &stored, &vec![(workspace.id, "A".to_owned(), None)])
 }
 
 async fn claims_of_other_requests(subject: &dyn Subject) -> Verdict {
     let account = subject.make_account().await;
     let storage = subject.storage();
     let (mine, other) = (claim(account, "other", "A")?, claim(account, "other", "B")?);
-    storage.create_workspace(&own(account), "A", Some(&mine)).await.map_err(|error| error.to_string())?;
-    let outcome = storage.create_workspace(&own(account), "B", Some(&other)).await;
-    expect(outcome == Err(Error::KeyReused), outcome)?;
+    storage
+        .create_workspace(Uuid::now_v7(), &own(account), "A", Some(&mine))
+        .await
+        .map_err(|error| format!("expected a new workspace, saw {error:?}"))?;
+    let outcome = storage.create_workspace(Uuid::now_v7(), &own(account), "B", Some(&other)).await;
+    equal("a create with the key of another request", &outcome, &Err(Error::KeyReused))?;
     let found = storage.find_claimed(&other).await;
-    expect(found == Err(Error::KeyReused), found)?;
-    expect(subject.workspaces_of(account).await.len() == 1, "another was created")
+    equal("a look-up with the key of another request", &found, &Err(Error::KeyReused))?;
+    equal("number of stored workspaces", &subject.workspaces_of(account).await.len(), &1)
 }
 
 async fn claims_are_the_callers(subject: &dyn Subject) -> Verdict {
     for _ in 0..2 {
         let account = subject.make_account().await;
         let claim = claim(account, "own", "A")?;
-        let outcome = subject.storage().create_workspace(&own(account), "A", Some(&claim)).await;
-        expect(outcome.as_ref().is_ok_and(|created| !created.replayed), outcome)?;
+        let outcome = subject.storage().create_workspace(Uuid::now_v7(), &own(account), "A", Some(&claim)).await;
+        expect(outcome.as_ref().is_ok_and(|created| !created.replayed), "a new workspace", outcome)?;
     }
     Ok(())
 }
@@ -290,20 +312,21 @@ async fn failures_claim_nothing(subject: &dyn Subject) -> Verdict {
     let storage = subject.storage();
     let claim = claim(account, "failed", "A")?;
     let refused = Grant { organization_id: Some(Uuid::now_v7()), ..own(account) };
-    let outcome = storage.create_workspace(&refused, "A", Some(&claim)).await;
-    expect(outcome == Err(Error::AccessLost), outcome)?;
+    let outcome = storage.create_workspace(Uuid::now_v7(), &refused, "A", Some(&claim)).await;
+    equal("a create without access", &outcome, &Err(Error::AccessLost))?;
     let found = storage.find_claimed(&claim).await;
-    expect(found == Ok(None), found)?;
-    let outcome = storage.create_workspace(&own(account), "A", Some(&claim)).await;
-    expect(outcome.as_ref().is_ok_and(|created| !created.replayed), outcome)
+    equal("the claim of a create that failed", &found, &Ok(None))?;
+    let outcome = storage.create_workspace(Uuid::now_v7(), &own(account), "A", Some(&claim)).await;
+    expect(outcome.as_ref().is_ok_and(|created| !created.replayed), "a new workspace", outcome)
 }
 
 async fn claims_race(subject: &dyn Subject) -> Verdict {
     let account = subject.make_account().await;
     let claim = claim(account, "race", "A")?;
     let created = at_once(subject, 16, own(account), |_| Some(claim.clone())).await?;
-    expect(created.iter().filter(|created| !created.replayed).count() == 1, &created)?;
+    let new = created.iter().filter(|created| !created.replayed).count();
+    expect(new == 1, "one new workspace, replayed to the others", &created)?;
     let ids: HashSet<_> = created.iter().map(|created| created.workspace.id).collect();
-    expect(ids.len() == 1, &created)?;
-    expect(subject.workspaces_of(account).await.len() == 1, "more than one is stored")
+    expect(ids.len() == 1, "one id", &created)?;
+    equal("number of stored workspaces", &subject.workspaces_of(account).await.len(), &1)
 }

@@ -98,7 +98,7 @@ pub trait Database: Storage + Directory + Subjects {
     /// Where the database can't answer.
     async fn keys_of_another_pepper(&self, check: &str) -> Result<Vec<ApiKey>, DatabaseError>;
 
-    /// The workspaces, of one account or of all, oldest first; one row for each organization of a
+    /// Returns the workspaces of one account or of all, oldest first; one row for each organization of a
     /// workspace that is linked to more than one.
     ///
     /// # Errors
@@ -256,6 +256,7 @@ pub struct Finding {
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Severity {
     /// Damage, or a workspace that was made in part.
     Error,
@@ -265,6 +266,7 @@ pub enum Severity {
 
 /// Error of a command's operation on a database.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DatabaseError {
     /// Something that it names does not exist. Nothing was written.
     #[error("there is no {0}")]

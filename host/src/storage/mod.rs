@@ -16,6 +16,7 @@ mod sweep;
 use std::fmt;
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use self::address::{DatabaseAddress, InvalidAddress, open};
@@ -23,7 +24,10 @@ pub use self::claim::{Claim, IdempotencyKey, InvalidKey};
 pub use self::database::{
     Account, ApiKey, Check, Database, DatabaseError, Finding, Membership, NewKey, Progress, Severity, WorkspaceRow,
 };
-use crate::{Workspace, auth::Grant};
+use crate::{
+    Workspace,
+    auth::{Grant, LookUpError},
+};
 
 /// Keeps workspaces. Two functions are the least that a backend implements; [`conformance`] holds
 /// one to them.
@@ -42,11 +46,48 @@ use crate::{Workspace, auth::Grant};
 ///   [`Error::CredentialLost`], nothing is written and nothing is claimed.
 /// - Clones and further values on the same database share everything: a claim made through one is
 ///   seen through all.
+///
+/// # Example
+///
+/// A wrapper that measures; a whole storage is in the crate's `examples/own_storage.rs`.
+///
+/// ```
+/// use std::{sync::Arc, time::Instant};
+/// use async_trait::async_trait;
+/// use uuid::Uuid;
+/// use workspaces_host::{Workspace, auth::Grant, storage::{Claim, Created, Error, Storage}};
+///
+/// struct Measured(Arc<dyn Storage>);
+///
+/// #[async_trait]
+/// impl Storage for Measured {
+///     async fn create_workspace(
+///         &self,
+///         id: Uuid,
+///         grant: &Grant,
+///         name: &str,
+///         claim: Option<&Claim>,
+///     ) -> Result<Created, Error> {
+///         let start = Instant::now();
+///         let created = self.0.create_workspace(id, grant, name, claim).await;
+///         println!("{:?} after {:?}", created.is_ok(), start.elapsed());
+///         created
+///     }
+///
+///     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error> {
+///         self.0.find_claimed(claim).await
+///     }
+///
+///     async fn ready(&self) -> Result<(), Error> {
+///         self.0.ready().await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Creates a workspace under a grant, with a UUIDv7 for its id.
+    /// Creates a workspace under a grant, with this id: a UUIDv7 that the caller made for it.
     ///
-    /// `name` is not empty, has at most 255 characters and no control character: the caller, here
+    /// `name` is not empty, has at most [`MAX_NAME_CHARACTERS`](crate::MAX_NAME_CHARACTERS) characters and no control character: the caller, here
     /// the runtime, has checked.
     ///
     /// With a claim, the workspace is created only where nobody has claimed the key: otherwise the
@@ -57,9 +98,15 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     ///
     /// An [`Error`], whose cases say whether anything was written.
-    async fn create_workspace(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error>;
+    async fn create_workspace(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        claim: Option<&Claim>,
+    ) -> Result<Created, Error>;
 
-    /// The workspace that an earlier request created under this claim; `None` where there is none, or
+    /// Returns the workspace that an earlier request created under this claim; `None` where there is none, or
     /// it was made longer ago than claims are kept: [`Claim::KEPT`] at least.
     ///
     /// # Errors
@@ -97,6 +144,7 @@ pub struct Quota {
 
 /// The part of a [`Quota`] that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Period {
     /// [`Quota::per_day`].
     Day,
@@ -115,6 +163,7 @@ impl fmt::Display for Period {
 
 /// Error of storage, and what is known of the write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The grant no longer holds, or the accounts that it names are gone. Nothing was written.
     #[error("access was withdrawn since the grant was made")]
@@ -142,4 +191,17 @@ pub enum Error {
     /// The outcome of a write is not known.
     #[error("the outcome of the write is not known: {0}")]
     Unknown(String),
+}
+
+impl From<Error> for LookUpError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(reason) => Self::Refused(reason),
+            Error::Misconfigured(reason) => Self::Misconfigured(reason),
+            Error::Unavailable(reason) => Self::Unavailable(reason),
+            // Errors of creates, which a look-up does not have. An account that may have been made is found by the next
+            // request.
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
 }

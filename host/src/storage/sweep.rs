@@ -68,7 +68,7 @@ impl Sweeping {
                 tokio::time::sleep(pause).await;
                 let start = std::time::Instant::now();
                 let forgotten = forget(pace.batch()).await.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "old idempotency keys could not be forgotten: it is tried again");
+                    tracing::warn!(%error, "deleting old idempotency keys failed, retrying");
                     0
                 });
                 pause = pace.after(forgotten, start.elapsed());

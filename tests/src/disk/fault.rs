@@ -1,10 +1,10 @@
-//! What goes wrong with a disk, and what SQLite is told of it.
+//! Faults of a disk, and what SQLite is told of them.
 
 use std::{ffi::c_int, ops::RangeInclusive};
 
 use rusqlite::ffi;
 
-/// What goes wrong.
+/// Kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `EIO`, from any call.
@@ -31,17 +31,17 @@ pub enum Call {
     ShmMap,
 }
 
-/// What [`Disk::fail`](super::Disk::fail) came to.
+/// Outcome of [`Disk::fail`](super::Disk::fail).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Injected {
-    /// How many calls were made that the fault could have happened to.
+    /// Number of calls that the fault could have happened to.
     pub calls: usize,
     /// The first call that failed, and its file's name.
     pub hit: Option<(Call, String)>,
 }
 
 impl Call {
-    /// What the unix VFS answers to SQLite, if the fault can happen to the call.
+    /// Returns what the unix VFS answers to SQLite, if the fault can happen to the call.
     pub(super) fn code(self, fault: Fault) -> Option<c_int> {
         Some(match (fault, self) {
             (Fault::Io, Self::Open) => ffi::SQLITE_CANTOPEN,

@@ -121,7 +121,7 @@ impl Disk {
         lock(&self.0.state).plan.take().map(|plan| plan.injected).unwrap_or_default()
     }
 
-    /// The log so far. The next one starts with what is durable, pending and acknowledged now.
+    /// Returns the log so far. The next one starts with what is durable, pending and acknowledged now.
     pub fn take_log(&self) -> Log {
         let mut state = lock(&self.0.state);
         let mut start = state.log.start.clone();

@@ -1,4 +1,4 @@
-//! What is on the disk: what was synced, what a power cut may leave of the rest.
+//! Platter: what was synced, and what a power cut may leave of the rest.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
@@ -8,7 +8,7 @@ use fastrand::Rng;
 /// The unit that a disk writes wholly or not at all.
 const SECTOR: usize = 512;
 
-/// What happened to a folder's files, in the order in which it was known to have happened.
+/// Operations on a folder's files, in the order in which they are known to have happened.
 pub struct Log {
     pub(super) start: Platter,
     pub(super) operations: Vec<Operation>,
@@ -58,7 +58,7 @@ impl Log {
 pub struct Cut<'log>(&'log Platter);
 
 impl Cut<'_> {
-    /// What had been acknowledged before the cut.
+    /// Acknowledgements before the cut.
     pub fn acknowledged(&self) -> &[u64] {
         &self.0.acknowledged
     }
@@ -72,7 +72,7 @@ impl Cut<'_> {
         self.write(folder, |file| file.synced.clone())
     }
 
-    /// The same, but each pending change survives, is lost, or is torn between two sectors, as the seed has it.
+    /// Restores the same, but each pending change survives, is lost, or is torn between two sectors, as the seed has it.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Cut<'_> {
     }
 }
 
-/// What is durable, and what is on its way there, after a number of operations.
+/// State after a number of operations: what is durable, and what is on its way there.
 #[derive(Clone, Default)]
 pub(super) struct Platter {
     pub(super) files: BTreeMap<Arc<str>, File>,
@@ -102,9 +102,9 @@ pub(super) struct Platter {
 
 #[derive(Clone, Default)]
 pub(super) struct File {
-    /// None until the first sync: the file itself may be missing.
+    /// Durable content; none until the first sync: the file itself may be missing.
     pub(super) synced: Option<Vec<u8>>,
-    /// Each change with its place in the log.
+    /// Changes, with their places in the log.
     pub(super) pending: Vec<(usize, Change)>,
 }
 

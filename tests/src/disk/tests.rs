@@ -21,7 +21,7 @@ fn insert(connection: &Connection, id: u64) -> Result<()> {
     Ok(())
 }
 
-/// The rows of an intact database, none if the table is missing.
+/// Returns the rows of an intact database, none if the table is missing.
 fn rows(folder: &Path) -> Result<BTreeSet<u64>> {
     let connection = Connection::open(folder.join("db"))?;
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
@@ -33,7 +33,7 @@ fn rows(folder: &Path) -> Result<BTreeSet<u64>> {
     Ok(statement.query_map([], |row| row.get(0).map(i64::cast_unsigned))?.collect::<Result<_, _>>()?)
 }
 
-/// How many acknowledged commits the worst cut took, with this many torn variants of each.
+/// Returns how many acknowledged commits the worst cut took, with this many torn variants of each.
 fn loss(synchronous: &str, variants: u64) -> Result<usize> {
     let folder = TempDir::new()?;
     let disk = Disk::watch(folder.path())?;

@@ -46,7 +46,7 @@ impl Entry {
         }
     }
 
-    /// How many operations have been logged since the folder is watched.
+    /// Returns how many operations have been logged since the folder is watched.
     fn operations(&self) -> usize {
         self.disk.upgrade().map_or(0, |disk| {
             let log = &lock(&disk.state).log;
@@ -192,7 +192,7 @@ pass_on! { vfs: sqlite3_vfs;
     xNextSystemCall(name: *const c_char) -> *const c_char, ptr::null();
 }
 
-/// What the bindings have [`xDlSym`] return.
+/// Function that the bindings have [`xDlSym`] return.
 type Symbol = unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char);
 
 // Sector size and characteristics are the real disk's: SQLite is to rely here on what it relies on there.
@@ -306,7 +306,7 @@ unsafe extern "C" fn xSync(file: *mut sqlite3_file, flags: c_int) -> c_int {
     }
 }
 
-/// A number of SQLite's as a size; it passes none that is negative.
+/// Returns a number of SQLite's as a size; it passes none that is negative.
 fn size(number: impl TryInto<usize>) -> usize {
     number.try_into().unwrap_or(0)
 }

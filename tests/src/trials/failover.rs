@@ -7,19 +7,19 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{World, ledger::Ledger, load::Load};
+use super::{Scene, ledger::Ledger, load::Load};
 use crate::{Deployment, postgres::Postgres};
 
-/// What was seen.
+/// Result of the trial.
 #[derive(Debug, Clone, Copy)]
-pub struct Report {
+pub struct FailoverReport {
     /// Creates that were answered with 201, before and after.
     pub acknowledged: u64,
-    /// Of these, how many the promoted standby does not have.
+    /// Number of these that the promoted standby does not have.
     pub lost: u64,
     /// Workspaces that are there in part.
     pub partial: u64,
-    /// From the order to promote to the first 201 of the host that took longer.
+    /// Time from the order to promote to the first 201 of the host that took longer.
     pub back_after: Duration,
 }
 
@@ -28,7 +28,7 @@ pub struct Report {
 /// # Errors
 ///
 /// Where a server does not start, or an answer is none that a client may get.
-pub fn run(program: &str) -> Result<Report> {
+pub fn run(program: &str) -> Result<FailoverReport> {
     let mut primary = Postgres::deployed()?;
     let standby = primary.standby()?;
     let address = format!(
@@ -36,7 +36,7 @@ pub fn run(program: &str) -> Result<Report> {
         primary.port(),
         standby.port()
     );
-    let world = World::with(Deployment::on_postgres(program, &address)?, None)?;
+    let world = Scene::with(Deployment::on_postgres(program, &address)?, None)?;
     let hosts = [world.deployment.serve(&["--log", "off"])?, world.deployment.serve(&["--log", "off"])?];
     let load = Load::new(hosts.iter().map(crate::Server::address).collect(), &world);
     let back_after = thread::scope(|scope| {
@@ -59,5 +59,5 @@ pub fn run(program: &str) -> Result<Report> {
     drop(hosts);
     let audit = Ledger::Postgres(Box::new(|sql| standby.psql(sql))).audit(&ids)?;
     ensure!(audit.workspaces >= ids.len() as u64, "{audit:?}");
-    Ok(Report { acknowledged: ids.len() as u64, lost: audit.lost, partial: audit.partial, back_after })
+    Ok(FailoverReport { acknowledged: ids.len() as u64, lost: audit.lost, partial: audit.partial, back_after })
 }

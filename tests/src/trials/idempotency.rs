@@ -15,10 +15,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Backend, World, ledger};
+use super::{Backend, Scene, ledger};
 use crate::{Answer, Client};
 
-/// How often each key is sent at once, and how many keys are under way at the same time.
+/// Number of times that each key is sent at once, and number of keys under way at the same time.
 const COPIES: usize = 16;
 const GROUPS: usize = 4;
 
@@ -28,9 +28,9 @@ const LIFE: Duration = Duration::from_secs(2);
 /// The pause before a request is sent again.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// What was seen.
+/// Result of the trial.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct IdempotencyReport {
     /// Keys that were sent, each to 201 in all copies, and then with another payload to 422.
     pub keys: usize,
     /// Workspaces that came of them.
@@ -49,8 +49,8 @@ pub struct Report {
 ///
 /// Where copies of a key get different workspaces, an altered request is not refused, or an answer is
 /// none that a client may get.
-pub fn run(program: &str, backend: Backend, keys: usize) -> Result<Report> {
-    let world = World::new(program, backend)?;
+pub fn run(program: &str, backend: Backend, keys: usize) -> Result<IdempotencyReport> {
+    let world = Scene::new(program, backend)?;
     let mut server = world.deployment.serve(&["--log", "off"])?;
     let clients = Clients {
         address: Mutex::new(server.address()),
@@ -94,7 +94,7 @@ pub fn run(program: &str, backend: Backend, keys: usize) -> Result<Report> {
     let audit = world.ledger().audit(&ids.into_iter().collect::<Vec<_>>())?;
     ensure!(audit.lost == 0 && audit.partial == 0, "{audit:?}");
     world.ledger().require_integrity()?;
-    Ok(Report {
+    Ok(IdempotencyReport {
         keys,
         workspaces: audit.workspaces,
         kills: kills.into_inner(),
@@ -104,7 +104,7 @@ pub fn run(program: &str, backend: Backend, keys: usize) -> Result<Report> {
 }
 
 struct Clients {
-    /// Of the program that lives now.
+    /// Address of the program that lives now.
     address: Mutex<SocketAddr>,
     key: String,
     in_flight: AtomicUsize,

@@ -4,13 +4,14 @@ use std::{future::pending, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::Runtime as Tokio;
+use uuid::Uuid;
 use workspaces_host::{
     Workspaces,
     auth::{
         Basis, Grant,
         api_key::{ApiKeys, Pepper, generate},
     },
-    http::server,
+    http::{limits, server},
     storage::{Database as _, NewKey, Storage as _, sqlite::Sqlite},
 };
 
@@ -20,12 +21,12 @@ use crate::{
     disk::{Call, Disk, Fault},
 };
 
-/// What was seen.
+/// Result of the trial.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct IoFaultsReport {
     /// Calls that failed, each in a run of its own.
     pub faults: usize,
-    /// Of these, how many were of copying the log into the database.
+    /// Number of these that were calls of copying the log into the database.
     pub copying: usize,
     /// Requests that met the fault and were answered with 201: it was there.
     pub created: usize,
@@ -49,8 +50,8 @@ const LOG_BEFORE_COPY: u64 = 950 * 4096;
 ///
 /// Where an answer of 201 is not borne out, one of 503 is not either, the database is damaged, or the
 /// service neither recovers nor refuses.
-pub fn run(stride: usize) -> Result<Report> {
-    let mut report = Report::default();
+pub fn run(stride: usize) -> Result<IoFaultsReport> {
+    let mut report = IoFaultsReport::default();
     for fault in [Fault::Io, Fault::Full, Fault::ShortWrite] {
         for (log, creates, stride) in [(0, 1, 1), (LOG_BEFORE_COPY, 15, stride)] {
             for nth in (0..).step_by(stride) {
@@ -65,8 +66,8 @@ pub fn run(stride: usize) -> Result<Report> {
     Ok(report)
 }
 
-/// One run, on a database of its own; says whether there was an nth call to fail.
-fn one(nth: usize, fault: Fault, log: u64, creates: usize, report: &mut Report) -> Result<bool> {
+/// Does one run on a database of its own. Returns whether there was an nth call to fail.
+fn one(nth: usize, fault: Fault, log: u64, creates: usize, report: &mut IoFaultsReport) -> Result<bool> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("workspaces.db");
     let disk = Disk::watch(folder.path())?;
@@ -135,7 +136,7 @@ struct Service {
 }
 
 impl Service {
-    /// On a new database, with a key, and workspaces until the log has so many bytes; and how many.
+    /// Opens a new database, with a key, and workspaces until the log has so many bytes; returns their number too.
     fn start(path: &Path, log: u64) -> Result<(Self, u64)> {
         let database = Sqlite::open(path)?;
         let key = generate()?;
@@ -153,7 +154,7 @@ impl Service {
             };
             let mut workspaces = 0;
             while std::fs::metadata(path.with_extension("db-wal"))?.len() < log {
-                database.create_workspace(&grant, "Untitled", None).await?;
+                database.create_workspace(Uuid::now_v7(), &grant, "Untitled", None).await?;
                 workspaces += 1;
             }
             anyhow::Ok(workspaces)
@@ -161,7 +162,7 @@ impl Service {
         Ok((Self::serve(database, key)?, workspaces))
     }
 
-    /// On a database that is there.
+    /// Opens a database that is there.
     fn start_with(path: &Path, key: String) -> Result<Self> {
         Self::serve(Sqlite::open(path)?, key)
     }
@@ -173,7 +174,7 @@ impl Service {
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let listener = tokio.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
         let address = listener.local_addr()?;
-        tokio.spawn(server::serve(listener, routes, server::CONNECTIONS, pending()));
+        tokio.spawn(server::serve(listener, routes, limits::CONNECTIONS, pending()));
         Ok(Self { address, key, _tokio: tokio })
     }
 }

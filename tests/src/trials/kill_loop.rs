@@ -5,7 +5,7 @@ use std::{process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Backend, World, load::Load};
+use super::{Backend, Scene, load::Load};
 
 /// A database is used for so many cycles: it grows with each.
 const CYCLES_PER_DATABASE: usize = 100;
@@ -13,7 +13,7 @@ const CYCLES_PER_DATABASE: usize = 100;
 /// The kill comes within this time of the first requests, or of the start.
 const WITHIN: Duration = Duration::from_millis(150);
 
-/// What is killed.
+/// Process that is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victim {
     /// The program, with SIGKILL.
@@ -22,14 +22,14 @@ pub enum Victim {
     Database,
 }
 
-/// What came of a loop; `lost` and `partial` are to be 0.
+/// Result of a loop; `lost` and `partial` are to be 0.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct KillLoopReport {
     /// Kills.
     pub cycles: usize,
     /// Creates that were answered with 201.
     pub acknowledged: u64,
-    /// Of these, how many were not there afterwards.
+    /// Number of these that were not there afterwards.
     pub lost: u64,
     /// Workspaces that were there in part.
     pub partial: u64,
@@ -47,12 +47,12 @@ pub fn run(
     backend: Backend,
     victim: Victim,
     cycles: usize,
-    mut progress: impl FnMut(&Report),
-) -> Result<Report> {
+    mut progress: impl FnMut(&KillLoopReport),
+) -> Result<KillLoopReport> {
     ensure!(backend == Backend::Postgres || victim == Victim::Host, "SQLite is in the program: kill that");
-    let mut report = Report::default();
+    let mut report = KillLoopReport::default();
     while report.cycles < cycles {
-        let mut world = World::new(program, backend)?;
+        let mut world = Scene::new(program, backend)?;
         let cycles = CYCLES_PER_DATABASE.min(cycles - report.cycles);
         match victim {
             Victim::Host => kill_host(&world, cycles, &mut report, &mut progress)?,
@@ -65,7 +65,12 @@ pub fn run(
     Ok(report)
 }
 
-fn kill_host(world: &World, cycles: usize, report: &mut Report, progress: &mut impl FnMut(&Report)) -> Result<()> {
+fn kill_host(
+    world: &Scene,
+    cycles: usize,
+    report: &mut KillLoopReport,
+    progress: &mut impl FnMut(&KillLoopReport),
+) -> Result<()> {
     let mut known = 0;
     for cycle in 0..cycles {
         // One in ten is killed while it starts, and so perhaps while it recovers from the last kill.
@@ -98,10 +103,10 @@ fn kill_host(world: &World, cycles: usize, report: &mut Report, progress: &mut i
 }
 
 fn kill_database(
-    world: &mut World,
+    world: &mut Scene,
     cycles: usize,
-    report: &mut Report,
-    progress: &mut impl FnMut(&Report),
+    report: &mut KillLoopReport,
+    progress: &mut impl FnMut(&KillLoopReport),
 ) -> Result<()> {
     let server = world.deployment.serve(&["--log", "off"])?;
     let mut known = 0;
@@ -127,7 +132,7 @@ fn kill_database(
 }
 
 /// Holds a cycle's answers against the rows; `known` is how many workspaces there were before.
-fn audit(world: &World, load: Load, known: &mut u64, report: &mut Report) -> Result<()> {
+fn audit(world: &Scene, load: Load, known: &mut u64, report: &mut KillLoopReport) -> Result<()> {
     let ids = load.into_acknowledged()?;
     let audit = world.ledger().audit(&ids)?;
     report.cycles += 1;

@@ -1,4 +1,4 @@
-//! What a database really holds, read around the program.
+//! Ledger: what a database really holds, read around the program.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub(super) enum Ledger<'a> {
     Postgres(Box<Psql<'a>>),
 }
 
-/// What the rows say; every number but `workspaces` is to be 0.
+/// Counts of the rows; every number but `workspaces` is to be 0.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Audit {
     /// Acknowledged, and not there whole.

@@ -14,13 +14,13 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{World, ledger};
+use super::{Scene, ledger};
 use crate::{Client, PATIENCE};
 
 /// Clients at once.
 const CLIENTS: usize = 64;
 
-/// How long a client waits before it tries again at a server that could not answer.
+/// Pause of a client before it tries again at a server that could not answer.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Clients of one or more servers, until they are stopped.
@@ -31,14 +31,14 @@ pub(super) struct Load {
     ids: Mutex<Vec<Uuid>>,
     /// Acknowledged creates with an idempotency key.
     keyed: Mutex<Vec<(String, Uuid)>>,
-    /// How many were acknowledged by each server.
+    /// Number of creates that each server acknowledged.
     acknowledged: Vec<AtomicU64>,
     wrong: Mutex<Option<String>>,
     stopped: AtomicBool,
 }
 
 impl Load {
-    pub(super) fn new(servers: Vec<SocketAddr>, world: &World) -> Self {
+    pub(super) fn new(servers: Vec<SocketAddr>, world: &Scene) -> Self {
         Self {
             acknowledged: servers.iter().map(|_| AtomicU64::new(0)).collect(),
             servers,

@@ -8,13 +8,13 @@ use clap::{Parser, ValueEnum};
 use workspaces_tests::{
     postgres::Postgres,
     trials::{
-        Backend, canary, crowd, failover, idempotency, io_faults,
+        Backend, failover, idempotency, io_faults,
         kill_loop::{self, Victim},
-        malformed,
+        malformed, many_tenants, memory_residue,
         neighbour_rates::{self, Trouble},
         neighbours, overload, parity,
         patroni::{self, Fault},
-        power_cut, program, slow, swaps, throughput,
+        power_cut, program, slow_clients, swaps, throughput,
     },
 };
 
@@ -69,25 +69,28 @@ enum Trial {
         times: usize,
     },
     /// Hold connections and send next to nothing, beside a client that only wants its answers
-    Slow {
+    SlowClients {
         #[arg(long, default_value_t = 2000)]
         connections: usize,
     },
     /// Look for what earlier sandboxes left in the memory of later ones
-    Canary {
+    MemoryResidue {
         #[arg(long, default_value_t = 100_000)]
         reuses: usize,
     },
     /// Measure what gets done when many times more clients come than can be served
     Overload {
-        /// How many times the clients that find the peak
+        /// Factor over the number of clients that find the peak
         #[arg(long, default_value_t = 10)]
         times: usize,
         #[arg(long, default_value_t = 3)]
         rounds: usize,
-        /// For how long, at the peak and over it, in each round
+        /// Seconds at the peak and over it, in each round
         #[arg(long, default_value_t = 5)]
         seconds: u64,
+        /// Places for requests that wait, in place of the default
+        #[arg(long)]
+        queue: Option<usize>,
     },
     /// Run a healthy tenant beside each adversary: components, files, tenants, databases, strangers and others
     Neighbours {
@@ -119,7 +122,7 @@ enum Trial {
         program: Option<String>,
     },
     /// Start a server of very many tenants
-    Crowd {
+    ManyTenants {
         #[arg(long, default_value_t = 1000)]
         tenants: usize,
         /// All of them on one database, in place of one each
@@ -208,13 +211,13 @@ fn main() -> Result<()> {
             let wrong = failovers.iter().filter(|failover| !failover.is_clean()).count();
             ensure!(wrong == 0, "{wrong} of {} failovers lost, doubled or took too long", failovers.len());
         }
-        Trial::Slow { connections } => println!("{:?}", slow::run(&program, connections)?),
-        Trial::Canary { reuses } => {
-            println!("found where one was left: {:?}", canary::control()?);
-            println!("{:?}", canary::run(reuses)?);
+        Trial::SlowClients { connections } => println!("{:?}", slow_clients::run(&program, connections)?),
+        Trial::MemoryResidue { reuses } => {
+            println!("found where one was left: {:?}", memory_residue::control()?);
+            println!("{:?}", memory_residue::run(reuses)?);
         }
-        Trial::Overload { times, rounds, seconds } => {
-            println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds))?);
+        Trial::Overload { times, rounds, seconds, queue } => {
+            println!("{}", overload::run(&program, rounds, times, Duration::from_secs(seconds), queue)?);
         }
         Trial::NeighbourRates { tenants, rounds, seconds, program: other } => {
             let program = other.unwrap_or(program);
@@ -227,7 +230,7 @@ fn main() -> Result<()> {
         }
         Trial::Neighbours { only, rounds, seconds, json } => {
             let phase = Duration::try_from_secs_f64(seconds)?;
-            let options = neighbours::Options { only, rounds, phase, together: false };
+            let options = neighbours::NeighbourOptions { only, rounds, phase, together: false };
             if !json {
                 println!("{}", neighbours::HEAD);
             }
@@ -241,7 +244,9 @@ fn main() -> Result<()> {
             let harmed = lines.iter().filter(|line| !line.verdict().is_empty()).count();
             ensure!(harmed == 0, "{harmed} of {} lines show harm", lines.len());
         }
-        Trial::Crowd { tenants, one_database } => println!("{:?}", crowd::run(&program, tenants, one_database)?),
+        Trial::ManyTenants { tenants, one_database } => {
+            println!("{:?}", many_tenants::run(&program, tenants, one_database)?)
+        }
         Trial::Swaps { swaps } => println!("{:?}", swaps::run(&program, swaps)?),
         Trial::Malformed { requests, seed } => println!("{:?}", malformed::run(&program, requests, seed)?),
         Trial::Throughput { rounds, seconds, postgres } => {

@@ -23,48 +23,48 @@ use self::{
     mutant::{Generator, Mutant},
     wire::Wire,
 };
-use super::{Backend, World};
+use super::{Backend, Scene};
 use crate::{Answer, Server};
 
 /// Clients at once.
 const CLIENTS: usize = 16;
 
-/// How many requests a client sends at most before it reads the answers.
+/// Maximum number of requests that a client sends before it reads the answers.
 const PIPELINED: usize = 8;
 
 /// Sent behind what may be framed wrongly: its answer shows that the connection went on, and ends it.
 const LAST: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nx-request-id: last\r\nConnection: close\r\n\r\n";
 
-/// What was seen.
+/// Result of the trial.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
-    /// How many requests were sent, or what began as one.
+pub struct MalformedReport {
+    /// Number of requests that were sent, or of what began as one.
     pub requests: usize,
-    /// How many answers of the host had each status.
+    /// Number of the host's answers with each status.
     pub statuses: BTreeMap<u16, usize>,
-    /// How many answers were hyper's own, without a body, to heads that it could not read.
+    /// Number of hyper's own answers, without a body, to heads that it could not read.
     pub by_hyper: BTreeMap<u16, usize>,
-    /// How many got no answer: cut off in the middle, nothing but line breaks, or HTTP/2.
+    /// Number of requests without an answer: cut off in the middle, nothing but line breaks, or HTTP/2.
     pub unanswered: usize,
-    /// How many of the 201 gave the answer of an earlier request again.
+    /// Number of 201 that gave the answer of an earlier request again.
     pub replayed: usize,
-    /// How many workspaces there are at the end.
+    /// Number of workspaces at the end.
     pub workspaces: usize,
-    /// How many connections were cut off before their last answer, each with a create under way perhaps.
+    /// Number of connections that were cut off before their last answer, each with a create under way perhaps.
     pub cut: usize,
-    /// How long it took.
+    /// Time that it took.
     pub took: Duration,
 }
 
-/// What valid requests are made of.
-struct Scene {
+/// Parts of valid requests.
+struct Parts {
     address: SocketAddr,
     key: String,
     account: String,
     organization: String,
 }
 
-impl Scene {
+impl Parts {
     /// Puts the key where `KEY` is.
     fn fill(&self, bytes: &[u8]) -> Vec<u8> {
         let (mut filled, mut rest) = (Vec::new(), bytes);
@@ -84,26 +84,27 @@ impl Scene {
 ///
 /// At the first answer that no request may get, with the request; where the server does not live on, has
 /// panicked or logged a failure; where there are other workspaces than those that were acknowledged.
-pub fn run(program: &str, requests: usize, seed: u64) -> Result<Report> {
+pub fn run(program: &str, requests: usize, seed: u64) -> Result<MalformedReport> {
     attack(program, requests, seed).with_context(|| format!("malformed requests with the seed {seed}"))
 }
 
-fn attack(program: &str, requests: usize, seed: u64) -> Result<Report> {
-    let world = World::new(program, Backend::Sqlite)?;
+fn attack(program: &str, requests: usize, seed: u64) -> Result<MalformedReport> {
+    let world = Scene::new(program, Backend::Sqlite)?;
     let account = world.deployment.run(&["account", "create", "--name", "Grace"])?;
     world.deployment.run(&["organization", "add-member", &world.organization, &account])?;
     let log = world.deployment.folder().join("log");
     let server = Server::start(world.deployment.server(&[]).stderr(File::create(&log)?))?;
-    let World { deployment, organization, key, .. } = world;
-    let scene = Scene { address: server.address(), key, account, organization };
+    let Scene { deployment, organization, key, .. } = world;
+    let scene = Parts { address: server.address(), key, account, organization };
     let (cases, start) = (corpus::cases(&scene), Instant::now());
     let (mut rng, stopped) = (Rng::with_seed(seed), AtomicBool::new(false));
-    let mut report = Report::default();
+    let mut report = MalformedReport::default();
     thread::scope(|scope| -> Result<()> {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|lane| {
                 let generator = Generator::new(rng.fork(), &scene, &cases, lane);
-                let client = Client { address: scene.address, generator, kept: None, report: Report::default() };
+                let client =
+                    Client { address: scene.address, generator, kept: None, report: MalformedReport::default() };
                 let own: Vec<_> = cases.iter().skip(lane).step_by(CLIENTS).collect();
                 let share = requests / CLIENTS + usize::from(lane < requests % CLIENTS);
                 let stopped = &stopped;
@@ -133,7 +134,7 @@ fn attack(program: &str, requests: usize, seed: u64) -> Result<Report> {
     Ok(report)
 }
 
-impl Report {
+impl MalformedReport {
     fn add(&mut self, part: Self) {
         for (sum, counts) in [(&mut self.statuses, part.statuses), (&mut self.by_hyper, part.by_hyper)] {
             counts.into_iter().for_each(|(status, count)| *sum.entry(status).or_default() += count);
@@ -162,11 +163,11 @@ struct Client<'a> {
     generator: Generator<'a>,
     /// Where what was sent was framed rightly, for the next.
     kept: Option<Wire>,
-    report: Report,
+    report: MalformedReport,
 }
 
 impl Client<'_> {
-    fn run(mut self, cases: &[&Case], share: usize, stopped: &AtomicBool) -> Result<Report> {
+    fn run(mut self, cases: &[&Case], share: usize, stopped: &AtomicBool) -> Result<MalformedReport> {
         for Case { bytes, statuses } in cases {
             let seen = self.alone(bytes, false)?;
             ensure!(seen == *statuses, "{seen:?} instead of {statuses:?} for {}", bytes.escape_ascii());

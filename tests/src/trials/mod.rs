@@ -1,7 +1,6 @@
-//! What takes long or breaks things: run small by the tests, and at length by `trials`.
+//! Trials: what takes long or breaks things, run small by the tests, and at length by `trials`.
 
-pub mod canary;
-pub mod crowd;
+pub mod connection;
 pub mod failover;
 pub mod idempotency;
 pub mod io_faults;
@@ -9,13 +8,15 @@ pub mod kill_loop;
 mod ledger;
 mod load;
 pub mod malformed;
+pub mod many_tenants;
+pub mod memory_residue;
 pub mod neighbour_rates;
 pub mod neighbours;
 pub mod overload;
 pub mod parity;
 pub mod patroni;
 pub mod power_cut;
-pub mod slow;
+pub mod slow_clients;
 pub mod swaps;
 pub mod throughput;
 
@@ -26,7 +27,7 @@ use anyhow::{Context as _, Result};
 use crate::{Deployment, postgres::Postgres};
 use ledger::Ledger;
 
-/// Which database a trial is about.
+/// Database that a trial is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// A file.
@@ -36,7 +37,7 @@ pub enum Backend {
 }
 
 /// A deployment on a fresh database, with somebody to create workspaces.
-struct World {
+struct Scene {
     /// First, to be dropped first: the program before the server it is connected to.
     deployment: Deployment,
     postgres: Option<Postgres>,
@@ -44,7 +45,7 @@ struct World {
     key: String,
 }
 
-impl World {
+impl Scene {
     fn new(program: &str, backend: Backend) -> Result<Self> {
         let postgres = match backend {
             Backend::Sqlite => None,
@@ -73,7 +74,7 @@ impl World {
     }
 }
 
-/// The program that cargo built beside this one.
+/// Returns the program that cargo built beside this one.
 ///
 /// # Errors
 ///

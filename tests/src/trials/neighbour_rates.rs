@@ -13,8 +13,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{overload::Connection, throughput::quantile};
-use crate::{Tenants, hostile::component};
+use super::{connection::Connection, throughput::quantile};
+use crate::{Tenants, hostile_components::component};
 
 /// Kind of trouble that the one tenant is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Creates a second of all healthy tenants together, a round each.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct NeighbourRatesReport {
     /// Healthy tenants.
     pub tenants: usize,
     /// Trouble of the one beside them.
@@ -52,14 +52,14 @@ pub struct Report {
     pub longest: f64,
 }
 
-impl Report {
+impl NeighbourRatesReport {
     /// Returns the part of their rate that the healthy tenants keep: the median of the rounds' ratios.
     pub fn kept(&self) -> f64 {
         quantile(self.alone.iter().zip(&self.beside).map(|(alone, beside)| beside / alone).collect(), 50)
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for NeighbourRatesReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [alone, beside] = [&self.alone, &self.beside].map(|rates| quantile(rates.clone(), 50));
         let Self { tenants, trouble, longest, .. } = self;
@@ -76,7 +76,13 @@ impl fmt::Display for Report {
 /// # Errors
 ///
 /// Where a healthy tenant's client gets something else than its 201.
-pub fn run(program: &str, healthy: usize, trouble: Trouble, rounds: usize, phase: Duration) -> Result<Report> {
+pub fn run(
+    program: &str,
+    healthy: usize,
+    trouble: Trouble,
+    rounds: usize,
+    phase: Duration,
+) -> Result<NeighbourRatesReport> {
     ensure!(healthy > 0 && rounds > 0, "at least one healthy tenant and one round");
     let tenants = Tenants::new(program)?;
     let mut sections = String::from("[tenants.troubled]\npath = \"/troubled\"\ndatabase = \"sqlite:troubled.db\"\n");
@@ -97,7 +103,8 @@ pub fn run(program: &str, healthy: usize, trouble: Trouble, rounds: usize, phase
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
 
     let healthy_clients = |until| load(server.address(), &requests, HEALTHY.max(healthy), until);
-    let mut report = Report { tenants: healthy, trouble, alone: Vec::new(), beside: Vec::new(), longest: 0.0 };
+    let mut report =
+        NeighbourRatesReport { tenants: healthy, trouble, alone: Vec::new(), beside: Vec::new(), longest: 0.0 };
     // The first requests open what the later ones find open.
     tokio.block_on(healthy_clients(Instant::now() + phase / 4))?;
     for _ in 0..rounds {

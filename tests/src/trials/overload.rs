@@ -1,22 +1,20 @@
 //! Goodput when far more clients want to create than the server can serve.
 
 use std::{
-    fmt,
-    net::SocketAddr,
+    fmt, fs,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::{
-    Backend, World,
+    Backend, Scene,
+    connection::Connection,
     throughput::{memory, quantile},
 };
 use crate::{Client, Server};
@@ -24,32 +22,32 @@ use crate::{Client, Server};
 /// Clients that find the peak: more don't get more done.
 const CLIENTS: usize = 64;
 
-/// How long a client that was refused waits: the second that `Retry-After` asks for.
+/// Pause of a client that was refused: the second that `Retry-After` asks for.
 const OBEDIENT: Duration = Duration::from_secs(1);
 
 /// Or a tenth of it, where it doesn't listen.
 const IMPATIENT: Duration = Duration::from_millis(100);
 
-/// How long an answer may take before there is none.
+/// Maximum time for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often the server's memory is looked at.
+/// Period at which the server's memory is looked at.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// What was seen, in the order of the rounds.
+/// Result of the trial, in the order of the rounds.
 #[derive(Debug, Clone)]
-pub struct Report {
-    /// With as many clients as find the peak.
+pub struct OverloadReport {
+    /// Phase with as many clients as find the peak.
     pub peak: Vec<Phase>,
-    /// With so many times more, that come back when they were told to.
+    /// Phase with so many times more, that come back when they were told to.
     pub obedient: Vec<Phase>,
-    /// With as many, that come back sooner.
+    /// Phase with as many, that come back sooner.
     pub impatient: Vec<Phase>,
-    /// What the server held in memory before the first client, in MiB.
+    /// Memory of the server before the first client, in MiB.
     pub idle: f64,
 }
 
-/// What the clients of one phase saw; times in milliseconds, memory in MiB.
+/// Measurements of the clients of one phase; times in milliseconds, memory in MiB.
 #[derive(Debug, Clone, Default)]
 pub struct Phase {
     /// Creates that were acknowledged, and how many that is a second.
@@ -72,8 +70,8 @@ pub struct Phase {
     pub resident_end: f64,
 }
 
-impl Report {
-    /// The median of a figure over the rounds, at the peak and under each overload; rounds without the
+impl OverloadReport {
+    /// Returns the median of a figure over the rounds, at the peak and under each overload; rounds without the
     /// figure don't count.
     fn medians(&self, figure: impl Fn(&Phase) -> f64) -> [f64; 3] {
         [&self.peak, &self.obedient, &self.impatient].map(|phases| {
@@ -83,7 +81,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for OverloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:32}{:>12}{:>12}{:>12}", "medians", "peak", "obedient", "impatient")?;
         let mut line = |name, figure: fn(&Phase) -> f64| {
@@ -108,18 +106,27 @@ impl fmt::Display for Report {
     }
 }
 
-/// Finds the peak and then overloads it with so many times the clients, in turns.
+/// Finds the peak and then overloads it with so many times the clients, in turns. With `queue`, the server has so many
+/// places for requests that wait, in place of the default.
 ///
 /// # Errors
 ///
 /// Where an answer is none of 201, 429 and 503, or the server does not serve a client afterwards.
-pub fn run(program: &str, rounds: usize, times: usize, phase: Duration) -> Result<Report> {
+pub fn run(
+    program: &str,
+    rounds: usize,
+    times: usize,
+    phase: Duration,
+    queue: Option<usize>,
+) -> Result<OverloadReport> {
     ensure!(rounds > 0 && times > 0, "at least one round of one client");
-    let world = World::new(program, Backend::Sqlite)?;
-    let server = world.deployment.serve(&["--log", "off"])?;
+    let world = Scene::new(program, Backend::Sqlite)?;
+    let configuration = queue.map(|queue| configure(&world, queue)).transpose()?;
+    let of_file = configuration.iter().flat_map(|file| ["--config", file]);
+    let server = world.deployment.serve(&["--log", "off"].into_iter().chain(of_file).collect::<Vec<_>>())?;
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let [idle, _] = memory(server.id())?;
-    let mut report = Report { peak: Vec::new(), obedient: Vec::new(), impatient: Vec::new(), idle };
+    let mut report = OverloadReport { peak: Vec::new(), obedient: Vec::new(), impatient: Vec::new(), idle };
     let load = |clients, wait| tokio.block_on(load(&server, &world.key, clients, wait, phase));
     for _ in 0..rounds {
         report.peak.push(load(CLIENTS, OBEDIENT)?);
@@ -131,16 +138,33 @@ pub fn run(program: &str, rounds: usize, times: usize, phase: Duration) -> Resul
     Ok(report)
 }
 
+/// Writes a configuration of one tenant that has all of the host, with so many places for requests that wait.
+fn configure(world: &Scene, queue: usize) -> Result<String> {
+    const CONCURRENCY: usize = 32;
+    let file = world.deployment.folder().join("overload.toml");
+    let text = format!(
+        "pool = {{ concurrency = {CONCURRENCY}, queue = {queue} }}
+         [tenants.default]
+         database = \"sqlite:{}\"
+         key-pepper-env = \"WORKSPACES_KEY_PEPPER\"
+         limits = {{ concurrency = {}, running = {CONCURRENCY} }}\n",
+        world.deployment.database().display(),
+        CONCURRENCY + queue,
+    );
+    fs::write(&file, text)?;
+    Ok(file.to_str().context("the path is no UTF-8")?.to_owned())
+}
+
 /// The answers that one or more clients got.
 #[derive(Default)]
 struct Answers {
     /// The latencies of creates that were acknowledged within the phase.
     created: Vec<f64>,
-    /// Those of refusals.
+    /// Times of refusals.
     refused: Vec<f64>,
 }
 
-/// So many clients at once, for as long as a phase is; one that was refused waits before it tries again.
+/// Runs so many clients at once, for as long as a phase is; one that was refused waits before it tries again.
 async fn load(server: &Server, key: &str, clients: usize, wait: Duration, phase: Duration) -> Result<Phase> {
     let request: Arc<str> = format!(
         "POST /api/workspaces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nx-api-key: {key}\r\nContent-Length: 2\r\n\r\n{{}}"
@@ -178,12 +202,12 @@ async fn load(server: &Server, key: &str, clients: usize, wait: Duration, phase:
     Ok(seen)
 }
 
-/// The latency that so many of a hundred don't exceed; not a number where there are none.
+/// Returns the latency that so many of a hundred don't exceed; not a number where there are none.
 fn last(latencies: &[f64], hundredths: usize) -> f64 {
     if latencies.is_empty() { f64::NAN } else { quantile(latencies.to_vec(), hundredths) }
 }
 
-/// One client, that sends the next request when it has the answer.
+/// Runs one client, that sends the next request when it has the answer.
 async fn create(mut connection: Connection, request: Arc<str>, wait: Duration, end: Instant) -> Result<Answers> {
     let mut answers = Answers::default();
     while Instant::now() < end {
@@ -202,42 +226,4 @@ async fn create(mut connection: Connection, request: Arc<str>, wait: Duration, e
         }
     }
     Ok(answers)
-}
-
-/// A connection that is kept, and what was read of it.
-pub(super) struct Connection {
-    stream: TcpStream,
-    read: Vec<u8>,
-}
-
-impl Connection {
-    pub(super) async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).await.context("can't connect: is the limit of open files enough?")?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, read: Vec::new() })
-    }
-
-    /// Sends a request and reads all of its answer, of which it returns the status.
-    pub(super) async fn send(&mut self, request: &str) -> Result<u16> {
-        self.stream.write_all(request.as_bytes()).await?;
-        loop {
-            if let Some((status, length)) = parse(&self.read)? {
-                self.read.drain(..length);
-                return Ok(status);
-            }
-            ensure!(self.stream.read_buf(&mut self.read).await? > 0, "closed before the answer");
-        }
-    }
-}
-
-/// The status and the length of an answer that is there as a whole.
-fn parse(bytes: &[u8]) -> Result<Option<(u16, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = response.parse(bytes)? else { return Ok(None) };
-    let status = response.code.context("no status")?;
-    let value = |name: &str| response.headers.iter().find(|header| header.name == name).map(|header| header.value);
-    ensure!(status != 503 || value("retry-after").is_some(), "503 without Retry-After");
-    let length = head + str::from_utf8(value("content-length").context("no length")?)?.parse::<usize>()?;
-    Ok((bytes.len() >= length).then_some((status, length)))
 }

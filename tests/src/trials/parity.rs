@@ -12,16 +12,16 @@ use serde_json::Value;
 
 use crate::{Answer, Deployment, Server};
 
-/// How many requests are under way at once.
+/// Number of requests that are under way at once.
 const LANES: usize = 4;
 
-/// How often a request is sent at most, where it is answered with 503.
+/// Maximum number of times that a request is sent, where it is answered with 503.
 const TRIES: usize = 20;
 
 /// Accounts, then organizations. The first [`LIVE`] have a key.
 const ACCOUNTS: [&str; 6] = ["Ada", "Grace", "Mallory", "Hermit", "Root", "Artist"];
 const ORGANIZATIONS: [&str; 3] = ["Label", "Studio", "Administrators"];
-/// Who is a member of what, as places in the lists above: Grace reaches Ada and Mallory, who don't
+/// Memberships, as places in the lists above: Grace reaches Ada and Mallory, who don't
 /// reach each other; Hermit reaches nobody, Root everybody.
 const MEMBERS: [(usize, usize); 6] = [(0, 0), (0, 1), (0, 5), (1, 1), (1, 2), (2, 4)];
 const ADMINISTRATORS: usize = 2;
@@ -30,16 +30,16 @@ const LIVE: usize = 5;
 const UNKNOWN: [&str; 3] = ["recoup_sk_0123456789abcdef", "recoup_sk_", "a.b.c"];
 const DEAD: usize = 2 + UNKNOWN.len();
 
-/// What was seen, the same on both.
+/// Result of the trial, the same on both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// How many requests were answered with each status.
+pub struct ParityReport {
+    /// Number of requests answered with each status.
     pub statuses: BTreeMap<u16, usize>,
-    /// How many of the 201 gave the answer of an earlier request again.
+    /// Number of 201 that gave the answer of an earlier request again.
     pub replayed: usize,
-    /// How many answers were 503: they depend on the machine's moment, write nothing, and the request was sent again.
+    /// Number of 503: they depend on the machine's moment, write nothing, and the request was sent again.
     pub sent_again: usize,
-    /// How many workspaces there are at the end.
+    /// Number of workspaces at the end.
     pub workspaces: usize,
 }
 
@@ -49,11 +49,11 @@ pub struct Report {
 /// # Errors
 ///
 /// At the first difference, with the request and both answers, or where a server fails.
-pub fn run(program: &str, postgres_url: &str, requests: usize, seed: u64) -> Result<Report> {
+pub fn run(program: &str, postgres_url: &str, requests: usize, seed: u64) -> Result<ParityReport> {
     compare(program, postgres_url, requests, seed).with_context(|| format!("parity with the seed {seed}"))
 }
 
-fn compare(program: &str, postgres_url: &str, requests: usize, seed: u64) -> Result<Report> {
+fn compare(program: &str, postgres_url: &str, requests: usize, seed: u64) -> Result<ParityReport> {
     let mut rng = Rng::with_seed(seed);
     let ids = [(); ACCOUNTS.len() + ORGANIZATIONS.len()].map(|()| random_id(&mut rng));
     let sides = [
@@ -61,7 +61,7 @@ fn compare(program: &str, postgres_url: &str, requests: usize, seed: u64) -> Res
         Side::set_up(Deployment::on_postgres(program, postgres_url)?, &ids)?,
     ];
     let stopped = AtomicBool::new(false);
-    let mut report = Report::default();
+    let mut report = ParityReport::default();
     thread::scope(|scope| -> Result<()> {
         let lanes: Vec<_> = (0..LANES)
             .map(|lane| {
@@ -92,8 +92,13 @@ fn compare(program: &str, postgres_url: &str, requests: usize, seed: u64) -> Res
 
 /// Sends one lane's requests, one after the other. An idempotency key belongs to a lane, so that both
 /// sides see the requests that share it in one order.
-fn drive(sides: &[Side; 2], mut generator: Generator<'_>, requests: usize, stopped: &AtomicBool) -> Result<Report> {
-    let mut report = Report::default();
+fn drive(
+    sides: &[Side; 2],
+    mut generator: Generator<'_>,
+    requests: usize,
+    stopped: &AtomicBool,
+) -> Result<ParityReport> {
+    let mut report = ParityReport::default();
     let mut twins = HashMap::new();
     for _ in 0..requests {
         if stopped.load(Relaxed) {
@@ -127,7 +132,7 @@ fn drive(sides: &[Side; 2], mut generator: Generator<'_>, requests: usize, stopp
     Ok(report)
 }
 
-/// The answer without what is each server's own: times, and the workspace's id, which comes beside it.
+/// Returns the answer without what is each server's own: times, and the workspace's id, which comes beside it.
 fn without_id(mut answer: Answer) -> Result<(Answer, Option<String>)> {
     answer.headers.retain(|(name, _)| !matches!(name.as_str(), "date" | "x-request-id"));
     if answer.status != 201 {
@@ -142,11 +147,11 @@ fn show(answer: &Answer) -> String {
     format!("{} {:?} {}", answer.status, answer.headers, answer.body.escape_ascii())
 }
 
-/// One database, and the server on it.
+/// Database, and the server on it.
 struct Side {
     server: Server,
     deployment: Deployment,
-    /// Of the first accounts, then the [`DEAD`] ones.
+    /// Keys of the first accounts, then the [`DEAD`] ones.
     keys: Vec<String>,
 }
 
@@ -175,7 +180,7 @@ impl Side {
         Ok(Self { server, deployment, keys })
     }
 
-    /// The answer, and how often the request was sent for it.
+    /// Returns the answer, and how often the request was sent for it.
     fn send(&self, request: &Request) -> Result<(Answer, usize)> {
         let credentials = request.credentials.iter();
         let credentials = credentials.map(|(name, scheme, key)| (*name, format!("{scheme}{}", self.keys[*key])));
@@ -191,7 +196,7 @@ impl Side {
         }
     }
 
-    /// The workspaces but for their ids, and how many there are of each.
+    /// Returns the workspaces but for their ids, and how many there are of each.
     fn workspaces(&self) -> Result<BTreeMap<String, usize>> {
         let rows: Vec<Value> = serde_json::from_str(&self.deployment.run(&["workspace", "list", "--json"])?)?;
         let mut count = BTreeMap::new();
@@ -216,7 +221,7 @@ struct Generator<'a> {
     rng: Rng,
     ids: &'a [String],
     lane: usize,
-    /// Those that had an idempotency key.
+    /// Requests that had an idempotency key.
     keyed: Vec<Request>,
 }
 
@@ -292,7 +297,7 @@ impl Generator<'_> {
         body
     }
 
-    /// The text of a name in JSON; `None` leaves it out.
+    /// Returns the text of a name in JSON; `None` leaves it out.
     fn name(&mut self) -> Option<String> {
         let text: String = match self.rng.u8(..24) {
             0..=2 => return None,
@@ -311,7 +316,7 @@ impl Generator<'_> {
         Some(Value::from(text).to_string())
     }
 
-    /// The text of an id in JSON; `None` leaves it out.
+    /// Returns the text of an id in JSON; `None` leaves it out.
     fn id(&mut self) -> Option<String> {
         let known = self.ids[self.rng.usize(..self.ids.len())].clone();
         let text = match self.rng.u8(..64) {

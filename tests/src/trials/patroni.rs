@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{World, ledger::Ledger, load::Load};
+use super::{Scene, ledger::Ledger, load::Load};
 use crate::{Client, Deployment, Server, patroni::Cluster};
 
 /// Number of creates that each host acknowledges before a fault, and after it.
@@ -91,7 +91,7 @@ impl fmt::Display for Failover {
 /// another workspace than before.
 pub fn run(program: &str, faults: &[Fault], mut progress: impl FnMut(&Failover)) -> Result<Vec<Failover>> {
     let mut cluster = Cluster::deployed()?;
-    let world = World::with(Deployment::on_postgres(program, &cluster.service_url())?, None)?;
+    let world = Scene::with(Deployment::on_postgres(program, &cluster.service_url())?, None)?;
     let hosts = [world.deployment.serve(&["--log", "off"])?, world.deployment.serve(&["--log", "off"])?];
     let load = Load::new(hosts.iter().map(Server::address).collect(), &world);
     let failovers = thread::scope(|scope| {

@@ -9,7 +9,7 @@ use workspaces_host::{
     auth::{Basis, Caller, Grant},
     storage::{
         Claim, Database as _, Error, IdempotencyKey, Storage as _,
-        sqlite::{Options, Sqlite},
+        sqlite::{Sqlite, SqliteOptions},
     },
 };
 
@@ -19,12 +19,12 @@ use crate::disk::{Call, Cut, Disk, Fault};
 /// Creates at once in every second round, so that there are commits of one and of many.
 const AT_ONCE: usize = 8;
 
-/// How many cuts there are at each boundary in which a part of what was not synced survives.
+/// Number of cuts at each boundary in which a part of what was not synced survives.
 const TORN: u64 = 2;
 
-/// What was seen; `lost`, `partial` and `damaged` are to be 0 where the disk is synced.
+/// Result of the trial; `lost`, `partial` and `damaged` are to be 0 where the disk is synced.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Report {
+pub struct PowerCutReport {
     /// Workspaces that were acknowledged.
     pub creates: usize,
     /// Sync boundaries.
@@ -46,13 +46,13 @@ pub struct Report {
 /// # Errors
 ///
 /// Where the workload itself fails.
-pub fn run(creates: usize, durable: bool) -> Result<Report> {
+pub fn run(creates: usize, durable: bool) -> Result<PowerCutReport> {
     let folder = tempfile::tempdir()?;
     let disk = Disk::watch(folder.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
     let ids = runtime.block_on(workload(&folder.path().join("workspaces.db"), &disk, creates, durable))?;
 
-    let mut report = Report { creates: ids.len(), ..Report::default() };
+    let mut report = PowerCutReport { creates: ids.len(), ..PowerCutReport::default() };
     report.boundaries = disk.take_log().cuts(|cut| {
         let acknowledged: Vec<_> =
             cut.acknowledged().iter().filter_map(|mark| ids.get(usize::try_from(*mark).ok()?)).copied().collect();
@@ -64,7 +64,7 @@ pub fn run(creates: usize, durable: bool) -> Result<Report> {
     Ok(report)
 }
 
-impl Report {
+impl PowerCutReport {
     /// Looks at the disk that a cut leaves: with what was synced alone for seed 0, torn for others.
     fn see(&mut self, cut: &Cut<'_>, seed: u64, acknowledged: &[Uuid]) -> Result<()> {
         let left = tempfile::tempdir()?;
@@ -90,7 +90,7 @@ impl Report {
 /// Creates workspaces, every second one with a claim, marks each in the disk's log when it is acknowledged, and returns their ids in
 /// the order of the marks.
 async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Result<Vec<Uuid>> {
-    let database = Sqlite::open_with(path, &Options { durable, ..Options::default() })?;
+    let database = Sqlite::open_with(path, &SqliteOptions { durable, ..SqliteOptions::default() })?;
     let account = database.create_account(None, None).await?.id;
     // What comes before is the scene, not the workload.
     disk.take_log();
@@ -105,7 +105,7 @@ async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Re
             let key = IdempotencyKey::new(format!("key-{}-{number}", ids.len()))?;
             let claim = Claim::new(&Caller::new(account), key, &CreateWorkspaceRequest::default());
             let (name, claim) = if number % 2 == 0 { (CLAIMED, Some(claim)) } else { ("Plain", None) };
-            round.spawn(async move { database.create_workspace(&grant, name, claim.as_ref()).await });
+            round.spawn(async move { database.create_workspace(Uuid::now_v7(), &grant, name, claim.as_ref()).await });
         }
         while let Some(created) = round.join_next().await {
             ids.push(created??.workspace.id);
@@ -122,14 +122,14 @@ async fn workload(path: &Path, disk: &Disk, creates: usize, durable: bool) -> Re
 /// # Errors
 ///
 /// Where the workload itself fails, or the sync does not.
-pub fn close(creates: usize, after_failed_sync: bool) -> Result<Report> {
+pub fn close(creates: usize, after_failed_sync: bool) -> Result<PowerCutReport> {
     const TORN: u64 = 32;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("workspaces.db");
     let disk = Disk::watch(folder.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
     let ids = runtime.block_on(workload(&path, &disk, creates, true))?;
-    let mut report = Report { creates: ids.len(), ..Report::default() };
+    let mut report = PowerCutReport { creates: ids.len(), ..PowerCutReport::default() };
     if after_failed_sync {
         // A log that begins anew: what is in it is nowhere else.
         let database = Sqlite::open(&path)?;
@@ -138,7 +138,7 @@ pub fn close(creates: usize, after_failed_sync: bool) -> Result<Report> {
             let basis = Basis::Memberships { administrators: None };
             let grant = Grant { caller_id: account, account_id: account, organization_id: None, key_id: None, basis };
             disk.fail_next(Call::Sync, Fault::Io);
-            let failed = database.create_workspace(&grant, "Plain", None).await;
+            let failed = database.create_workspace(Uuid::now_v7(), &grant, "Plain", None).await;
             ensure!(matches!(failed, Err(Error::Unknown(_))) && disk.heal().hit.is_some(), "{failed:?}");
             Ok(())
         })?;

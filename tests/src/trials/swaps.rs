@@ -10,9 +10,9 @@ use workspaces_host::COMPONENT;
 
 use crate::{Client, Tenants, variant};
 
-/// What was seen.
+/// Result of the trial.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Report {
+pub struct SwapsReport {
     /// Swaps.
     pub swaps: usize,
     /// Requests that were answered with 201.
@@ -29,7 +29,7 @@ const CLIENTS: usize = 8;
 /// # Errors
 ///
 /// Where a swap is not made.
-pub fn run(program: &str, swaps: usize) -> Result<Report> {
+pub fn run(program: &str, swaps: usize) -> Result<SwapsReport> {
     let tenants = Tenants::new(program)?;
     let key = tenants.key("acme")?;
     tenants.write("acme.wasm", COMPONENT)?;
@@ -58,5 +58,5 @@ pub fn run(program: &str, swaps: usize) -> Result<Report> {
         stop.store(true, Relaxed);
         all
     })?;
-    Ok(Report { swaps, created: created.into_inner(), failed: failed.into_inner() })
+    Ok(SwapsReport { swaps, created: created.into_inner(), failed: failed.into_inner() })
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{Deployment, Server};
 
-/// What `wrk` sends, and its result as a line of JSON; it counts in microseconds.
+/// Script for `wrk`: its requests, and its result as a line of JSON; it counts in microseconds.
 const SCRIPT: &str = r#"
 wrk.method = "POST"
 wrk.body = '{"name":"Load"}'
@@ -28,7 +28,7 @@ function done(summary, latency)
 end
 "#;
 
-/// How often the probe writes.
+/// Number of writes of the probe.
 const PROBES: usize = 200;
 
 /// Prints the table: SQLite with group commit and with one commit a request in turns, `rounds` times `seconds` each,
@@ -74,7 +74,7 @@ pub fn run(program: &str, rounds: usize, seconds: u64, postgres_url: Option<&str
     Ok(())
 }
 
-/// One way to run the server.
+/// Way to run the server.
 struct Mode {
     name: &'static str,
     server: Server,
@@ -86,7 +86,7 @@ struct Mode {
     rounds: Vec<Round>,
 }
 
-/// What `wrk` saw in one round; times in milliseconds.
+/// Measurements of `wrk` in one round; times in milliseconds.
 struct Round {
     requests: u64,
     per_second: f64,
@@ -129,7 +129,7 @@ impl Mode {
         Ok(())
     }
 
-    /// How many creates were answered; sees to it that their workspaces are there.
+    /// Returns how many creates were answered; checks that their workspaces are there.
     fn created(&self) -> Result<u64> {
         let answered = self.rounds.iter().map(|round| round.requests).sum();
         let created = workspaces(&self.deployment)? - self.workspaces;
@@ -152,14 +152,14 @@ impl Mode {
     }
 }
 
-/// How many workspaces there are; none of them may be there in part.
+/// Returns how many workspaces there are; none of them may be there in part.
 fn workspaces(deployment: &Deployment) -> Result<u64> {
     let check: Value = serde_json::from_str(&deployment.run(&["database", "check", "--json"])?)?;
     check["workspaces"].as_u64().context("no number of workspaces")
 }
 
-/// The value that so many of a hundred don't exceed; between the two middle ones for an even median.
-pub(super) fn quantile(mut values: Vec<f64>, hundredths: usize) -> f64 {
+/// Returns the value that so many of a hundred don't exceed; between the two middle ones for an even median.
+pub fn quantile(mut values: Vec<f64>, hundredths: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let position = (values.len() - 1) * hundredths;
     f64::midpoint(values[position / 100], values[position.div_ceil(100)])
@@ -182,7 +182,7 @@ fn probe(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a process holds in memory and held at most, in MiB.
+/// Returns the memory that a process holds and held at most, in MiB.
 pub(super) fn memory(process: u32) -> Result<[f64; 2]> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let field = |name: &str| -> Result<f64> {

@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::World;
+use crate::Scene;
 
 #[test]
 fn the_browser_page_gets_its_preflight_and_its_workspace() -> Result<()> {
-    let world = World::new()?;
-    let preflight = world.server.send(
+    let scene = Scene::new()?;
+    let preflight = scene.server.send(
         "OPTIONS",
         "/api/workspaces",
         &[
@@ -43,30 +43,30 @@ fn the_browser_page_gets_its_preflight_and_its_workspace() -> Result<()> {
     );
     assert_eq!(preflight.header("access-control-max-age"), Some("7200"));
 
-    let bearer = format!("Bearer {}", world.key);
-    for organization in [json!(world.label), Value::Null] {
+    let bearer = format!("Bearer {}", scene.key);
+    for organization in [json!(scene.label), Value::Null] {
         let headers = [
             ("Origin", "https://chat.example"),
             ("Content-Type", "application/json"),
             ("Authorization", bearer.as_str()),
         ];
         let body = json!({"organization_id": organization}).to_string();
-        let answer = world.server.send("POST", "/api/workspaces", &headers, body.as_bytes())?;
+        let answer = scene.server.send("POST", "/api/workspaces", &headers, body.as_bytes())?;
         assert_eq!(answer.status, 201);
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         assert_eq!(answer.json()?["workspace"]["isWorkspace"], true);
     }
-    let refused = world.server.send("POST", "/api/workspaces", &[("Origin", "https://chat.example")], b"{}")?;
+    let refused = scene.server.send("POST", "/api/workspaces", &[("Origin", "https://chat.example")], b"{}")?;
     assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, Some("*")));
     Ok(())
 }
 
 #[test]
 fn the_proxy_may_forward_body_and_credential_alone() -> Result<()> {
-    let world = World::new()?;
-    let bearer = format!("Bearer {}", world.key);
-    for credential in [("x-api-key", world.key.as_str()), ("Authorization", &bearer)] {
-        let answer = world.server.send("POST", "/api/workspaces", &[credential], br#"{ "name": "Proxied" }"#)?;
+    let scene = Scene::new()?;
+    let bearer = format!("Bearer {}", scene.key);
+    for credential in [("x-api-key", scene.key.as_str()), ("Authorization", &bearer)] {
+        let answer = scene.server.send("POST", "/api/workspaces", &[credential], br#"{ "name": "Proxied" }"#)?;
         assert_eq!((answer.status, &answer.json()?["workspace"]["name"]), (201, &json!("Proxied")));
     }
     Ok(())
@@ -74,8 +74,8 @@ fn the_proxy_may_forward_body_and_credential_alone() -> Result<()> {
 
 #[test]
 fn the_command_line_client_gets_2xx() -> Result<()> {
-    let world = World::new()?;
-    let answer = world.create(json!({"name": "CLI", "organization_id": world.label}).to_string())?;
+    let scene = Scene::new()?;
+    let answer = scene.create(json!({"name": "CLI", "organization_id": scene.label}).to_string())?;
     assert!((200..300).contains(&answer.status), "{answer:?}");
     Ok(())
 }

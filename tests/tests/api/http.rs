@@ -7,29 +7,29 @@ use serde_json::json;
 use uuid::Uuid;
 use workspaces_tests::{Answer, write_head};
 
-use crate::World;
+use crate::Scene;
 
 #[test]
 fn http_around_the_operation_is_always_json() -> Result<()> {
-    let world = World::new()?;
-    let before = world.rows()?;
-    let key = ("x-api-key", world.key.as_str());
-    let post = |headers: &[(&str, &str)]| world.server.send("POST", "/api/workspaces", headers, b"{}");
+    let scene = Scene::new()?;
+    let before = scene.rows()?;
+    let key = ("x-api-key", scene.key.as_str());
+    let post = |headers: &[(&str, &str)]| scene.server.send("POST", "/api/workspaces", headers, b"{}");
 
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""] {
-        world.assert_refused(&post(&[key, ("Content-Type", content_type)])?, 415, "application/json")?;
+        scene.assert_refused(&post(&[key, ("Content-Type", content_type)])?, 415, "application/json")?;
     }
     let json = ("Content-Type", "application/json");
-    world.assert_refused(&post(&[key, json, ("Content-Encoding", "gzip")])?, 415, "Content-Encoding")?;
+    scene.assert_refused(&post(&[key, json, ("Content-Encoding", "gzip")])?, 415, "Content-Encoding")?;
 
     for method in ["GET", "PUT", "DELETE", "PATCH"] {
-        let answer = world.server.send(method, "/api/workspaces", &[key], b"")?;
-        world.assert_refused(&answer, 405, &format!("The method {method} is not possible"))?;
+        let answer = scene.server.send(method, "/api/workspaces", &[key], b"")?;
+        scene.assert_refused(&answer, 405, &format!("The method {method} is not possible"))?;
         assert_eq!(answer.header("allow"), Some("POST"), "{answer:?}");
     }
-    world.assert_refused(&world.server.send("GET", "/nowhere", &[], b"")?, 404, "/nowhere")?;
-    world.assert_refused(&world.server.send("POST", "/api/workspaces/", &[key, json], b"{}")?, 404, "nothing")?;
-    assert_eq!(world.rows()?, before);
+    scene.assert_refused(&scene.server.send("GET", "/nowhere", &[], b"")?, 404, "/nowhere")?;
+    scene.assert_refused(&scene.server.send("POST", "/api/workspaces/", &[key, json], b"{}")?, 404, "nothing")?;
+    assert_eq!(scene.rows()?, before);
 
     assert_eq!(post(&[key, ("Content-Type", "Application/JSON; charset=utf-8")])?.status, 201);
     Ok(())
@@ -37,44 +37,44 @@ fn http_around_the_operation_is_always_json() -> Result<()> {
 
 #[test]
 fn bodies_over_64_kib_are_413_announced_or_chunked() -> Result<()> {
-    let world = World::new()?;
-    let before = world.rows()?;
-    let headers = [("x-api-key", world.key.as_str()), ("Content-Type", "application/json")];
+    let scene = Scene::new()?;
+    let before = scene.rows()?;
+    let headers = [("x-api-key", scene.key.as_str()), ("Content-Type", "application/json")];
 
-    let mut stream = world.server.connect()?;
+    let mut stream = scene.server.connect()?;
     write_head(&mut stream, "POST", "/api/workspaces", &headers, Some((64 << 10) + 1))?;
-    world.assert_refused(&Answer::read(stream)?, 413, "65536")?;
+    scene.assert_refused(&Answer::read(stream)?, 413, "65536")?;
 
-    let mut stream = world.server.connect()?;
+    let mut stream = scene.server.connect()?;
     let chunked = [headers[0], headers[1], ("Transfer-Encoding", "chunked")];
     write_head(&mut stream, "POST", "/api/workspaces", &chunked, None)?;
     let chunk = " ".repeat(1 << 10);
     for _ in 0..65 {
         write!(stream, "400\r\n{chunk}\r\n")?;
     }
-    world.assert_refused(&Answer::read(stream)?, 413, "65536")?;
-    assert_eq!(world.rows()?, before);
+    scene.assert_refused(&Answer::read(stream)?, 413, "65536")?;
+    assert_eq!(scene.rows()?, before);
 
     let largest = format!("{{}}{}", " ".repeat((64 << 10) - 2));
-    assert_eq!(world.create(largest)?.status, 201);
+    assert_eq!(scene.create(largest)?.status, 201);
     Ok(())
 }
 
 #[test]
 fn a_body_that_does_not_come_is_408() -> Result<()> {
-    let world = World::new()?;
-    let mut stream = world.server.connect()?;
-    let headers = [("x-api-key", world.key.as_str()), ("Content-Type", "application/json")];
+    let scene = Scene::new()?;
+    let mut stream = scene.server.connect()?;
+    let headers = [("x-api-key", scene.key.as_str()), ("Content-Type", "application/json")];
     write_head(&mut stream, "POST", "/api/workspaces", &headers, Some(2))?;
     stream.write_all(b"{")?;
-    world.assert_refused(&Answer::read(stream)?, 408, "slowly")
+    scene.assert_refused(&Answer::read(stream)?, 408, "slowly")
 }
 
 #[test]
 fn request_ids_are_taken_or_made() -> Result<()> {
-    let world = World::new()?;
+    let scene = Scene::new()?;
     let id = |sent: &[(&str, &str)]| -> Result<String> {
-        let answer = world.server.send("GET", "/healthz", sent, b"")?;
+        let answer = scene.server.send("GET", "/healthz", sent, b"")?;
         assert_eq!((answer.status, answer.json()?), (200, json!({"status": "ok"})));
         Ok(answer.header("x-request-id").context("no id")?.to_owned())
     };
@@ -88,11 +88,11 @@ fn request_ids_are_taken_or_made() -> Result<()> {
 
 #[test]
 fn http_1_1_needs_exactly_one_valid_host() -> Result<()> {
-    let world = World::new()?;
-    let before = world.rows()?;
+    let scene = Scene::new()?;
+    let before = scene.rows()?;
     let send = |version: &str, hosts: &str| -> Result<Answer> {
-        let mut stream = world.server.connect()?;
-        let key = &world.key;
+        let mut stream = scene.server.connect()?;
+        let key = &scene.key;
         let fields = format!("{hosts}Connection: close\r\nx-api-key: {key}\r\nContent-Length: 2");
         write!(stream, "POST /api/workspaces HTTP/{version}\r\n{fields}\r\n\r\n{{}}")?;
         Answer::read(stream)
@@ -106,9 +106,9 @@ fn http_1_1_needs_exactly_one_valid_host() -> Result<()> {
         ("1.1", "Host: user@a.example\r\n"),
         ("1.1", "Host: a.example:x\r\n"),
     ] {
-        world.assert_refused(&send(version, hosts)?, 400, "Host").with_context(|| format!("{version} {hosts}"))?;
+        scene.assert_refused(&send(version, hosts)?, 400, "Host").with_context(|| format!("{version} {hosts}"))?;
     }
-    assert_eq!(world.rows()?, before);
+    assert_eq!(scene.rows()?, before);
     for (version, hosts) in [("1.0", ""), ("1.1", "Host: a.example:8080\r\n"), ("1.1", "Host: [::1]\r\n")] {
         assert_eq!(send(version, hosts)?.status, 201, "{version} {hosts}");
     }
@@ -117,10 +117,10 @@ fn http_1_1_needs_exactly_one_valid_host() -> Result<()> {
 
 #[test]
 fn a_client_that_half_closes_gets_its_answer() -> Result<()> {
-    let world = World::new()?;
-    let headers = [("x-api-key", world.key.as_str()), ("Content-Type", "application/json")];
+    let scene = Scene::new()?;
+    let headers = [("x-api-key", scene.key.as_str()), ("Content-Type", "application/json")];
     for length in [Some(2), None] {
-        let mut stream = world.server.connect()?;
+        let mut stream = scene.server.connect()?;
         let chunked = [headers[0], headers[1], ("Transfer-Encoding", "chunked")];
         let sent = if length.is_some() { &headers[..] } else { &chunked[..] };
         write_head(&mut stream, "POST", "/api/workspaces", sent, length)?;
@@ -129,17 +129,17 @@ fn a_client_that_half_closes_gets_its_answer() -> Result<()> {
         assert_eq!(Answer::read(stream)?.status, 201);
     }
     // A body that ends early is refused, and nobody waits for the rest.
-    let mut stream = world.server.connect()?;
+    let mut stream = scene.server.connect()?;
     write_head(&mut stream, "POST", "/api/workspaces", &headers, Some(10))?;
     stream.write_all(b"{}")?;
     stream.shutdown(Shutdown::Write)?;
-    world.assert_refused(&Answer::read(stream)?, 400, "ended early")
+    scene.assert_refused(&Answer::read(stream)?, 400, "ended early")
 }
 
 #[test]
 fn none_several_and_other_schemes_of_credentials_are_told_apart() -> Result<()> {
-    let world = World::new()?;
-    let key = world.key.as_str();
+    let scene = Scene::new()?;
+    let key = scene.key.as_str();
     for (headers, part) in [
         (&[][..], "No credential"),
         (&[("x-api-key", key), ("Authorization", "Bearer x")], "More than one credential"),
@@ -149,15 +149,15 @@ fn none_several_and_other_schemes_of_credentials_are_told_apart() -> Result<()> 
         (&[("x-api-key", "")], "The credential is empty"),
         (&[("x-api-key", "short")], "The credential is not valid"),
     ] {
-        world.assert_refused(&world.server.send("POST", "/api/workspaces", headers, b"{}")?, 401, part)?;
+        scene.assert_refused(&scene.server.send("POST", "/api/workspaces", headers, b"{}")?, 401, part)?;
     }
     Ok(())
 }
 
 #[test]
 fn the_description_of_the_operation_is_served() -> Result<()> {
-    let world = World::new()?;
-    let description = world.server.send("GET", "/openapi.json", &[], b"")?.json()?;
+    let scene = Scene::new()?;
+    let description = scene.server.send("GET", "/openapi.json", &[], b"")?.json()?;
     let responses = &description["paths"]["/api/workspaces"]["post"]["responses"];
     for status in ["201", "400", "401", "403", "408", "409", "413", "415", "422", "500", "503"] {
         assert!(responses[status].is_object(), "{status}");
@@ -174,7 +174,7 @@ fn the_description_of_the_operation_is_served() -> Result<()> {
     assert_eq!(post["tags"][0], description["tags"][0]["name"]);
     let examples = post["requestBody"]["content"]["application/json"]["examples"].as_object().context("no example")?;
     for (name, example) in examples {
-        assert_eq!(world.create(example["value"].to_string())?.status, 201, "{name}");
+        assert_eq!(scene.create(example["value"].to_string())?.status, 201, "{name}");
     }
     Ok(())
 }

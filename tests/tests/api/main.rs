@@ -6,10 +6,11 @@ mod bodies;
 mod clients;
 mod http;
 mod log;
+mod scene;
 mod server;
-mod world;
+mod wire;
 
-use world::World;
+use scene::Scene;
 
 /// An id that nothing has.
 const UNKNOWN: &str = "123e4567-e89b-42d3-a456-426614174000";

@@ -6,14 +6,14 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use workspaces_tests::{Answer, write_head};
 
-use crate::World;
+use crate::Scene;
 
 #[test]
 fn a_hundred_concurrent_creates_give_a_hundred_workspaces() -> Result<()> {
-    let world = World::new()?;
-    let before = world.rows()?;
+    let scene = Scene::new()?;
+    let before = scene.rows()?;
     let answers: Vec<Result<Answer>> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..100).map(|_| scope.spawn(|| world.create("{}"))).collect();
+        let clients: Vec<_> = (0..100).map(|_| scope.spawn(|| scene.create("{}"))).collect();
         clients.into_iter().filter_map(|client| client.join().ok()).collect()
     });
     let mut ids = HashSet::new();
@@ -23,15 +23,15 @@ fn a_hundred_concurrent_creates_give_a_hundred_workspaces() -> Result<()> {
         ids.insert(answer.json()?["workspace"]["id"].as_str().map(str::to_owned));
     }
     assert_eq!(ids.len(), 100);
-    assert_eq!(world.rows()?, [before[0] + 100, before[1] + 100, before[2] + 100, before[3]]);
+    assert_eq!(scene.rows()?, [before[0] + 100, before[1] + 100, before[2] + 100, before[3]]);
     Ok(())
 }
 
 #[test]
 fn a_restart_keeps_the_data() -> Result<()> {
-    let world = World::new()?;
-    let id = world.created(&json!({"name": "Kept"}))?["id"].clone();
-    let World { deployment, server, key, .. } = world;
+    let scene = Scene::new()?;
+    let id = scene.created(&json!({"name": "Kept"}))?["id"].clone();
+    let Scene { deployment, server, key, .. } = scene;
     server.signal("KILL")?;
     drop(server);
     let server = deployment.serve(&[])?;
@@ -44,22 +44,22 @@ fn a_restart_keeps_the_data() -> Result<()> {
 #[test]
 fn sigterm_and_sigint_let_a_request_in_progress_finish() -> Result<()> {
     for signal in ["TERM", "INT"] {
-        let world = World::new()?;
-        let mut stream = world.server.connect()?;
+        let scene = Scene::new()?;
+        let mut stream = scene.server.connect()?;
         let headers =
-            [("x-api-key", world.key.as_str()), ("Content-Type", "application/json"), ("Expect", "100-continue")];
+            [("x-api-key", scene.key.as_str()), ("Content-Type", "application/json"), ("Expect", "100-continue")];
         write_head(&mut stream, "POST", "/api/workspaces", &headers, Some(2))?;
         // "100 Continue" is the sign that the server is at the body.
         let mut line = [0; 25];
         std::io::Read::read_exact(&mut stream, &mut line)?;
         assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
-        world.server.signal(signal)?;
-        while world.server.connect().is_ok() {
+        scene.server.signal(signal)?;
+        while scene.server.connect().is_ok() {
             thread::yield_now();
         }
         stream.write_all(b"{}")?;
         assert_eq!(Answer::read(stream)?.status, 201);
-        assert_eq!(world.server.wait()?, 0);
+        assert_eq!(scene.server.wait()?, 0);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Who may use the administration.
+//! Administration: who may use it.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use super::{PROGRAM, run};
 const SECTION: &str = "[tenants.acme]\npath = \"/acme\"\ndatabase = \"sqlite:acme.db\"\n";
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// The status and the body of an answer to a request with just these lines in its head.
+/// Returns the status and the body of an answer to a request with just these lines in its head.
 fn ask(mut stream: impl std::io::Read + std::io::Write, request: &str, lines: &[&str]) -> Result<(u16, String)> {
     let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
     stream.write_all(format!("{request} HTTP/1.1\r\n{lines}Connection: close\r\n\r\n").as_bytes())?;

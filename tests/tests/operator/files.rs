@@ -216,7 +216,7 @@ fn symbolic_links_to_files_are_followed_and_their_swap_is_noticed() -> Result<()
     Ok(())
 }
 
-/// The digest of the component that the only tenant runs.
+/// Returns the digest of the component that the only tenant runs.
 fn digest(server: &Server) -> Result<String> {
     let tenants: serde_json::Value = server.ask_admin("GET", "/tenants", &[])?.json()?;
     Ok(tenants[0]["component"].as_str().context("no component")?.to_owned())

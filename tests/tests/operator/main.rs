@@ -1,8 +1,10 @@
-//! What an operator gives the program, and what it answers: files, the start, the administration, secrets.
+//! Operators: what they give the program, and what it answers: files, the start, the administration, secrets.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 mod administration;
+mod components;
 mod files;
+mod metrics;
 mod secrets;
 mod start;
 

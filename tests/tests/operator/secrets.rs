@@ -7,7 +7,7 @@ use workspaces_tests::{Deployment, Server, Tenants};
 
 use super::{PROGRAM, run};
 
-/// As long as a random secret is.
+/// Text as long as a random secret is.
 const CANARY: &str = "5ec2e7c4na9y0123456789abcdef0123456789abcdef0123456789";
 
 const TENANT: &str = "[tenants.acme]\npath = \"/acme\"\n";

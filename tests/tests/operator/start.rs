@@ -8,18 +8,18 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use workspaces_tests::{Server, Tenants, hostile};
+use workspaces_tests::{Server, Tenants, hostile_components};
 
 use super::{PROGRAM, run, wait};
 
-/// A server that accepts connections, in the system's queue, and never answers.
+/// Returns a server that accepts connections, in the system's queue, and never answers.
 fn silent() -> Result<(TcpListener, u16)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     Ok((listener, port))
 }
 
-/// The state of each tenant as `/tenants` has it: `None` for one that is served.
+/// Returns the state of each tenant as `/tenants` has it: `None` for one that is served.
 fn reason(server: &Server, tenant: &str) -> Result<Option<String>> {
     let listed: Value = server.ask_admin("GET", "/tenants", &[])?.json()?;
     let listed = listed.as_array().context("no list")?;
@@ -32,7 +32,7 @@ fn healthy_tenants_are_served_while_databases_providers_and_compilations_of_othe
     let tenants = Tenants::new(PROGRAM)?;
     let key = tenants.key("healthy")?;
     let ((_database, database), (_provider, provider)) = (silent()?, silent()?);
-    tenants.write("bomb.wasm", hostile::compile_bomb()?)?;
+    tenants.write("bomb.wasm", hostile_components::compile_bomb()?)?;
     let mut sections = String::from("compile.time = \"20s\"\n");
     for number in 0..10 {
         // Each server of its own, by its connections, and more than are opened at once.
@@ -122,7 +122,7 @@ fn where_every_tenant_fails_the_program_ends_with_each_reason() -> Result<()> {
 #[test]
 fn a_component_that_can_not_be_compiled_is_tried_again_only_under_other_limits() -> Result<()> {
     let tenants = Tenants::new(PROGRAM)?;
-    tenants.write("bomb.wasm", hostile::compile_bomb()?)?;
+    tenants.write("bomb.wasm", hostile_components::compile_bomb()?)?;
     let configure = |memory: &str| {
         tenants.configure(&format!(
             "compile = {{ memory = \"{memory}\", time = \"60s\" }}

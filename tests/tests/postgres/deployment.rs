@@ -1,9 +1,10 @@
 //! The deployment's tables: the shape that `migrate` makes, and the one that is there.
 
 use anyhow::{Context as _, Result};
+use uuid::Uuid;
 use workspaces_host::storage::{
     Database as _, Storage as _,
-    postgres::{Options, Postgres},
+    postgres::{Postgres, PostgresOptions},
 };
 use workspaces_tests::{Deployment, postgres as server};
 
@@ -85,7 +86,7 @@ async fn rows_that_are_there_twice_count_once() -> Result<()> {
     )?;
     grant.organization_id = Some(organization);
     for key in ["a", "b"] {
-        database.create_workspace(&grant, "x", Some(&claim(grant.caller_id, key)?)).await?;
+        database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim(grant.caller_id, key)?)).await?;
     }
     server.psql(
         "INSERT INTO account_workspace_ids (account_id, workspace_id)
@@ -108,11 +109,11 @@ async fn an_answer_that_is_given_again_changes_no_row_of_the_deployment() -> Res
     let database = connect(&server).await?;
     let grant = own_grant(&database).await?;
     let claim = claim(grant.caller_id, "again")?;
-    let first = database.create_workspace(&grant, "x", Some(&claim)).await?;
+    let first = database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim)).await?;
     let versions = "SELECT xmin, xmax, ctid FROM accounts ORDER BY id";
     let before = server.psql(versions)?;
     assert_eq!(database.find_claimed(&claim).await?, Some(first.workspace.clone()));
-    assert!(database.create_workspace(&grant, "x", Some(&claim)).await?.replayed);
+    assert!(database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim)).await?.replayed);
     assert_eq!(server.psql(versions)?.replace("|0|", "|"), before.replace("|0|", "|"));
     Ok(())
 }
@@ -162,7 +163,7 @@ async fn what_is_missing_is_named_at_the_start_and_by_migrate() -> Result<()> {
         ),
     ] {
         server.psql(breaks)?;
-        let refused = Postgres::connect(&server.service_url(), &Options::default()).await;
+        let refused = Postgres::connect(&server.service_url(), &PostgresOptions::default()).await;
         let refused = refused.err().with_context(|| breaks.to_owned())?.to_string();
         assert!(refused.contains(named), "{breaks}: {refused}");
         if !breaks.contains("TO gone") && !breaks.contains("SCHEMA") {
@@ -187,7 +188,7 @@ async fn claims_are_dated_and_forgotten_by_the_servers_clock() -> Result<()> {
     let database = connect(&server).await?;
     let grant = own_grant(&database).await?;
     for key in ["fresh", "kept", "old"] {
-        database.create_workspace(&grant, "x", Some(&claim(grant.caller_id, key)?)).await?;
+        database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim(grant.caller_id, key)?)).await?;
     }
     let hours = "round((extract(epoch FROM now()) * 1000 - created_at) / 3600000)";
     assert_eq!(server.psql(&format!("SELECT DISTINCT {hours} FROM workspaces.idempotency_keys"))?, "0");
@@ -212,10 +213,10 @@ async fn addresses_that_psql_takes_reach_the_server() -> Result<()> {
         format!("{}?sslmode=allow&client_encoding=UTF8&gssencmode=prefer&keepalives_count=3", server.service_url()),
         format!("{}?target_session_attrs=primary&application_name=a%20b", server.service_url()),
     ] {
-        let connected = Postgres::connect(&address, &Options::default()).await;
+        let connected = Postgres::connect(&address, &PostgresOptions::default()).await;
         connected.with_context(|| address.clone())?;
     }
-    let nowhere = Postgres::connect("postgres://service@127.0.0.1:1/postgres", &Options::default()).await;
+    let nowhere = Postgres::connect("postgres://service@127.0.0.1:1/postgres", &PostgresOptions::default()).await;
     let message = nowhere.err().context("connected to nobody")?.to_string();
     assert!(message.contains("127.0.0.1:1"), "{message}");
     Ok(())

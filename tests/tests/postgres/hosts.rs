@@ -7,11 +7,12 @@ use std::{
 
 use anyhow::Result;
 use tokio::{task::JoinSet, time::timeout};
+use uuid::Uuid;
 use workspaces_host::{
     auth::{Grant, api_key::Directory as _},
     storage::{
         Storage as _,
-        postgres::{Options, Postgres},
+        postgres::{Postgres, PostgresOptions},
     },
 };
 use workspaces_tests::postgres as server;
@@ -28,7 +29,7 @@ async fn create_at_once(count: usize, database: &Postgres, grant: &Grant) -> Res
     let mut creates = JoinSet::new();
     for _ in 0..count {
         let (database, grant) = (database.clone(), grant.clone());
-        creates.spawn(async move { database.create_workspace(&grant, "x", None).await });
+        creates.spawn(async move { database.create_workspace(Uuid::now_v7(), &grant, "x", None).await });
     }
     while let Some(created) = creates.join_next().await {
         created??;
@@ -47,7 +48,7 @@ async fn a_host_that_does_not_answer_keeps_no_request_from_the_one_that_does() -
     let places = [silent.local_addr()?.port(), server.port()].map(|port| format!("127.0.0.1:{port}"));
     for hosts in [places.join(","), format!("{1},{0}", places[0], places[1])] {
         let address = format!("postgres://service@{hosts}/postgres");
-        let options = Options::default();
+        let options = PostgresOptions::default();
         let start = Instant::now();
         let database = Postgres::connect(&address, &options).await?;
         assert!(start.elapsed() < SOON, "{hosts}: connected after {:?}", start.elapsed());
@@ -67,7 +68,7 @@ async fn sessions_at_a_host_that_stopped_answering_are_given_up_together() -> Re
     let primary = deployed().await?;
     let standby = primary.standby()?;
     let address = format!("postgres://service@127.0.0.1:{},127.0.0.1:{}/postgres", primary.port(), standby.port());
-    let options = Options::default();
+    let options = PostgresOptions::default();
     let database = Postgres::connect(&address, &options).await?;
     let grant = own_grant(&database).await?;
     create_at_once(options.connections, &database, &grant).await?;

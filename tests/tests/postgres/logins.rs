@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use workspaces_host::storage::postgres::{Options, Postgres};
+use workspaces_host::storage::postgres::{Postgres, PostgresOptions};
 use workspaces_tests::{Deployment, postgres as server};
 
 use super::PROGRAM;
@@ -22,7 +22,7 @@ fn write(file: &Path, text: &str, mode: u32) -> Result<()> {
 
 /// Asserts that a connection is refused with these words.
 async fn refused(address: &str, words: &[&str]) -> Result<()> {
-    let outcome = Postgres::connect(address, &Options::default()).await;
+    let outcome = Postgres::connect(address, &PostgresOptions::default()).await;
     let message = outcome.err().with_context(|| format!("{address}: it connects"))?.to_string();
     for word in words {
         assert!(message.contains(word), "{address}: {message}, without {word}");
@@ -32,10 +32,10 @@ async fn refused(address: &str, words: &[&str]) -> Result<()> {
 }
 
 async fn connects(address: &str) -> Result<()> {
-    Postgres::connect(address, &Options::default()).await.map(drop).with_context(|| address.to_owned())
+    Postgres::connect(address, &PostgresOptions::default()).await.map(drop).with_context(|| address.to_owned())
 }
 
-/// A server where `ada` needs the password, with all tables, and a folder for files.
+/// Starts a server where `ada` needs the password, with all tables, and a folder for files.
 async fn with_password() -> Result<(server::Postgres, tempfile::TempDir)> {
     let server = server::Postgres::with_logins(
         "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\nlocal all all scram-sha-256\n",

@@ -18,14 +18,14 @@ use workspaces_host::{
     auth::{Basis, Caller, Grant},
     storage::{
         Claim, Database as _, IdempotencyKey,
-        postgres::{Options, Postgres},
+        postgres::{Postgres, PostgresOptions},
     },
 };
 use workspaces_tests::postgres as server;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
-/// A server with the deployment's tables, and the host's own made by its service.
+/// Starts a server with the deployment's tables, and the host's own made by its service.
 async fn deployed() -> Result<server::Postgres> {
     let server = server::Postgres::deployed()?;
     Postgres::migrate(&server.service_url()).await?;
@@ -33,10 +33,10 @@ async fn deployed() -> Result<server::Postgres> {
 }
 
 async fn connect(server: &server::Postgres) -> Result<Postgres> {
-    Ok(Postgres::connect(&server.service_url(), &Options::default()).await?)
+    Ok(Postgres::connect(&server.service_url(), &PostgresOptions::default()).await?)
 }
 
-/// A grant for a new account, for itself.
+/// Returns a grant for a new account, for itself.
 async fn own_grant(database: &Postgres) -> Result<Grant> {
     let account = database.create_account(None, Some("Ada".into())).await?.id;
     let basis = Basis::Memberships { administrators: None };
@@ -47,7 +47,7 @@ fn claim(caller: Uuid, key: &str) -> Result<Claim> {
     Ok(Claim::new(&Caller::new(caller), IdempotencyKey::new(key)?, &CreateWorkspaceRequest::default()))
 }
 
-/// The number of rows in every table of a workspace, and of claims.
+/// Returns the number of rows in every table of a workspace, and of claims.
 fn rows(server: &server::Postgres) -> Result<String> {
     server.psql(
         "SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM account_info),

@@ -6,14 +6,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use uuid::Uuid;
 use workspaces_host::{
     auth::{
-        Basis, Denial, Grant,
+        Basis, Denial, Grant, LookUpError,
         subject::{Subject, Subjects as _},
     },
     storage::{
         Database as _, Error, NewKey, Storage as _,
-        postgres::{Options, Postgres},
+        postgres::{Postgres, PostgresOptions},
     },
 };
 use workspaces_tests::{Deployment, postgres as server};
@@ -73,19 +74,19 @@ async fn what_the_databases_own_rules_refuse_is_refused_at_once_and_creates_noth
     for (breaks, mends) in rules {
         // One of the name is there, and another that may be changed into anything.
         server.psql("UPDATE accounts SET name = id::text")?;
-        database.create_workspace(&grant, &long, None).await?;
+        database.create_workspace(Uuid::now_v7(), &grant, &long, None).await?;
         server.psql(&breaks)?;
         let before = rows(&server)?;
         for claim in [None, Some(claim(grant.caller_id, "refused")?)] {
             let start = Instant::now();
-            let outcome = database.create_workspace(&linked, &long, claim.as_ref()).await;
+            let outcome = database.create_workspace(Uuid::now_v7(), &linked, &long, claim.as_ref()).await;
             assert!(matches!(outcome, Err(Error::Refused(_))), "{breaks}: {outcome:?}");
             assert!(start.elapsed() < Duration::from_secs(4), "{breaks}: after {:?}", start.elapsed());
         }
         assert_eq!(rows(&server)?, before, "{breaks}");
         assert_eq!(database.ready().await, Ok(()), "{breaks}");
         server.psql(&mends)?;
-        database.create_workspace(&linked, &long, None).await.with_context(|| mends.clone())?;
+        database.create_workspace(Uuid::now_v7(), &linked, &long, None).await.with_context(|| mends.clone())?;
     }
     Ok(())
 }
@@ -102,7 +103,7 @@ async fn an_account_that_the_database_refuses_to_a_subject_is_refused_at_once() 
     // Text never holds a NUL, which a token's claim may.
     for (name, refused) in [("ada", "rule"), ("a\0b", "0x00")] {
         let outcome = database.account_of_subject(&subject(name)).await;
-        assert!(matches!(&outcome, Err(Error::Refused(reason)) if reason.contains(refused)), "{outcome:?}");
+        assert!(matches!(&outcome, Err(LookUpError::Refused(reason)) if reason.contains(refused)), "{outcome:?}");
         assert_eq!(Denial::from(outcome.err().context("an error")?), Denial::NoAccount);
         assert_eq!(database.ready().await, Ok(()));
     }
@@ -127,7 +128,7 @@ async fn a_unique_violation_after_a_lost_answer_is_not_taken_for_the_creates_own
     let other = tokio::task::spawn_blocking(move || other.psql(takes));
     until(&server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'", "1").await?;
     let (again, grant) = (database.clone(), grant.clone());
-    let answer = tokio::spawn(async move { again.create_workspace(&grant, "A1", None).await });
+    let answer = tokio::spawn(async move { again.create_workspace(Uuid::now_v7(), &grant, "A1", None).await });
     let waits = "FROM pg_stat_activity WHERE usename = 'service' AND wait_event_type = 'Lock'";
     until(&server, &format!("SELECT count(*) {waits}"), "1").await?;
     server.psql(&format!("SELECT pg_terminate_backend(pid) {waits}"))?;
@@ -147,14 +148,14 @@ async fn many_refusals_at_once_leave_room_for_a_good_create() -> Result<()> {
     let database = connect(&server).await?;
     let grant = own_grant(&database).await?;
     server.psql("CREATE UNIQUE INDEX rule ON accounts (name)")?;
-    database.create_workspace(&grant, "A1", None).await?;
+    database.create_workspace(Uuid::now_v7(), &grant, "A1", None).await?;
     let refusals: Vec<_> = (0..40)
         .map(|_| {
             let (database, grant) = (database.clone(), grant.clone());
-            tokio::spawn(async move { database.create_workspace(&grant, "A1", None).await })
+            tokio::spawn(async move { database.create_workspace(Uuid::now_v7(), &grant, "A1", None).await })
         })
         .collect();
-    database.create_workspace(&grant, "A2", None).await?;
+    database.create_workspace(Uuid::now_v7(), &grant, "A2", None).await?;
     for refusal in refusals {
         let outcome = refusal.await?;
         assert!(matches!(outcome, Err(Error::Refused(_))), "{outcome:?}");
@@ -182,9 +183,9 @@ async fn a_schema_or_role_that_takes_no_workspace_is_said_until_it_does() -> Res
         server.psql(breaks)?;
         let before = server.psql("SELECT count(*) FROM accounts")?;
         // A session that has planned the statement goes on with the rights that its role had.
-        let options = Options { check: false, ..Options::default() };
+        let options = PostgresOptions { check: false, ..PostgresOptions::default() };
         let database = Postgres::connect(&server.service_url(), &options).await?;
-        let outcome = database.create_workspace(&grant, "x", None).await;
+        let outcome = database.create_workspace(Uuid::now_v7(), &grant, "x", None).await;
         assert!(matches!(outcome, Err(Error::Misconfigured(_))), "{breaks}: {outcome:?}");
         for _ in 0..2 {
             let ready = database.ready().await;
@@ -193,7 +194,7 @@ async fn a_schema_or_role_that_takes_no_workspace_is_said_until_it_does() -> Res
         server.psql(mends)?;
         assert_eq!(database.ready().await, Ok(()), "{mends}");
         assert_eq!(server.psql("SELECT count(*) FROM accounts")?, before, "{breaks}");
-        database.create_workspace(&grant, "x", None).await.with_context(|| mends.to_owned())?;
+        database.create_workspace(Uuid::now_v7(), &grant, "x", None).await.with_context(|| mends.to_owned())?;
     }
     Ok(())
 }
@@ -255,12 +256,16 @@ async fn a_key_that_was_revoked_or_has_expired_creates_nothing() -> Result<()> {
         server.psql(&format!("UPDATE account_api_keys SET expires_at = NULL, account = '{}'", grant.caller_id))?;
         for (number, keyed) in grants.iter().enumerate() {
             let claim = claim(keyed.caller_id, &format!("{loses} {number}").replace(' ', "-"))?;
-            database.create_workspace(keyed, "x", None).await?;
+            database.create_workspace(Uuid::now_v7(), keyed, "x", None).await?;
             server
                 .psql(&format!("BEGIN; CREATE TEMP TABLE kept AS SELECT * FROM account_api_keys; {loses}; COMMIT"))?;
             let before = rows(&server)?;
             for claim in [None, Some(&claim)] {
-                assert_eq!(database.create_workspace(keyed, "x", claim).await, Err(Error::CredentialLost), "{loses}");
+                assert_eq!(
+                    database.create_workspace(Uuid::now_v7(), keyed, "x", claim).await,
+                    Err(Error::CredentialLost),
+                    "{loses}"
+                );
             }
             assert_eq!(rows(&server)?, before, "{loses}");
             server.psql(&format!(

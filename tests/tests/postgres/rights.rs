@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use uuid::Uuid;
 use workspaces_host::{
     auth::{
-        Grant,
+        Grant, LookUpError,
         access::Question,
         api_key::Directory as _,
         subject::{Subject, Subjects as _},
     },
     storage::{
         Database as _, Error, Quota, Storage as _,
-        postgres::{Options, Postgres},
+        postgres::{Postgres, PostgresOptions},
     },
 };
 use workspaces_tests::{Deployment, Server, postgres as server};
@@ -54,15 +54,15 @@ const COLUMNS: [(&str, &str); 11] = [
 ];
 
 /// A database, and what its requests are about.
-struct World {
+struct Scene {
     database: Postgres,
     own: Grant,
     linked: Grant,
 }
 
-impl World {
+impl Scene {
     /// Runs each statement of requests, and returns its outcome by its name.
-    async fn run(&self) -> Result<Vec<(&'static str, Result<(), Error>)>> {
+    async fn run(&self) -> Result<Vec<(&'static str, Result<(), LookUpError>)>> {
         let Self { database, own, linked } = self;
         let caller = own.caller_id;
         let unique = Uuid::now_v7().to_string();
@@ -72,11 +72,27 @@ impl World {
             Question { caller, account: linked.account_id, organization: linked.organization_id, administrators: None };
         let quota = database.for_tenant("acme", Quota { per_day: Some(1_000_000), total: None });
         Ok(vec![
-            ("a plain create", database.create_workspace(own, "x", None).await.map(drop)),
-            ("a create with a key", database.create_workspace(own, "x", Some(&claimed)).await.map(drop)),
-            ("a create for another account", database.create_workspace(linked, "x", None).await.map(drop)),
-            ("a create with a quota", quota.create_workspace(own, "x", None).await.map(drop)),
-            ("the look-up of a claim", database.find_claimed(&claimed).await.map(drop)),
+            (
+                "a plain create",
+                database.create_workspace(Uuid::now_v7(), own, "x", None).await.map(drop).map_err(LookUpError::from),
+            ),
+            (
+                "a create with a key",
+                database
+                    .create_workspace(Uuid::now_v7(), own, "x", Some(&claimed))
+                    .await
+                    .map(drop)
+                    .map_err(LookUpError::from),
+            ),
+            (
+                "a create for another account",
+                database.create_workspace(Uuid::now_v7(), linked, "x", None).await.map(drop).map_err(LookUpError::from),
+            ),
+            (
+                "a create with a quota",
+                quota.create_workspace(Uuid::now_v7(), own, "x", None).await.map(drop).map_err(LookUpError::from),
+            ),
+            ("the look-up of a claim", database.find_claimed(&claimed).await.map(drop).map_err(LookUpError::from)),
             ("the look-up of an API key", database.find_key("hash").await.map(drop)),
             ("the look-up of memberships", database.facts(&question).await.map(drop)),
             ("the look-up of a subject", database.find_subject(&subject("known"), None).await.map(drop)),
@@ -90,7 +106,10 @@ impl World {
         server.psql(breaks)?;
         let outcomes = self.run().await?;
         for (statement, outcome) in &outcomes {
-            assert!(matches!(outcome, Ok(()) | Err(Error::Misconfigured(_))), "{breaks}: {statement}: {outcome:?}");
+            assert!(
+                matches!(outcome, Ok(()) | Err(LookUpError::Misconfigured(_))),
+                "{breaks}: {statement}: {outcome:?}"
+            );
         }
         // Of these, one is the sweep's alone, and two are those of a start.
         let is_met = outcomes.iter().any(|(_, outcome)| outcome.is_err());
@@ -102,7 +121,7 @@ impl World {
             let ready = self.database.ready().await;
             assert!(matches!(ready, Err(Error::Misconfigured(_))), "{breaks}: {ready:?}");
         }
-        let refused = Postgres::connect(&server.service_url(), &Options::default()).await;
+        let refused = Postgres::connect(&server.service_url(), &PostgresOptions::default()).await;
         let refused = refused.err().with_context(|| format!("{breaks}: a host starts"))?.to_string();
         assert!(refused.contains(named), "{breaks}: {refused}");
         server.psql(mends)?;
@@ -114,7 +133,7 @@ impl World {
     }
 }
 
-async fn world(server: &server::Postgres) -> Result<World> {
+async fn scene(server: &server::Postgres) -> Result<Scene> {
     let database = connect(server).await?;
     let own = own_grant(&database).await?;
     let organization = database.create_account(None, None).await?.id;
@@ -123,7 +142,7 @@ async fn world(server: &server::Postgres) -> Result<World> {
         database.add_member(organization, account).await?;
     }
     let linked = Grant { account_id: other, organization_id: Some(organization), ..own.clone() };
-    Ok(World { database, own, linked })
+    Ok(Scene { database, own, linked })
 }
 
 #[tokio::test]
@@ -132,12 +151,12 @@ async fn a_right_that_is_withdrawn_is_a_fault_of_the_setup_for_each_statement() 
         return Ok(());
     }
     let server = deployed().await?;
-    let world = world(&server).await?;
+    let scene = scene(&server).await?;
     for (table, rights) in RIGHTS {
         for right in rights.split(' ') {
             let breaks = format!("REVOKE {right} ON {table} FROM service");
             let mends = format!("GRANT {right} ON {table} TO service");
-            world.require_fault(&server, &breaks, &mends, &mends).await?;
+            scene.require_fault(&server, &breaks, &mends, &mends).await?;
         }
     }
     Ok(())
@@ -149,17 +168,17 @@ async fn a_table_or_column_that_is_taken_away_is_a_fault_of_the_setup_for_each_s
         return Ok(());
     }
     let server = deployed().await?;
-    let world = world(&server).await?;
+    let scene = scene(&server).await?;
     for (table, columns) in COLUMNS {
         let (schema, name) = table.split_once('.').context("a schema")?;
         let breaks = format!("ALTER TABLE {table} RENAME TO gone");
         let mends = format!("ALTER TABLE {schema}.gone RENAME TO {name}");
         let named = if name == "schema_version" { "migrate" } else { name };
-        world.require_fault(&server, &breaks, &mends, named).await?;
+        scene.require_fault(&server, &breaks, &mends, named).await?;
         for column in columns.split(' ') {
             let breaks = format!("ALTER TABLE {table} RENAME {column} TO gone");
             let mends = format!("ALTER TABLE {table} RENAME gone TO {column}");
-            world.require_fault(&server, &breaks, &mends, column).await?;
+            scene.require_fault(&server, &breaks, &mends, column).await?;
         }
     }
     Ok(())
@@ -172,7 +191,9 @@ async fn old_keys_that_can_not_be_forgotten_are_a_fault_of_the_setup() -> Result
     }
     let server = deployed().await?;
     server.psql("REVOKE DELETE ON workspaces.idempotency_keys FROM service")?;
-    let database = Postgres::connect(&server.service_url(), &Options { check: false, ..Options::default() }).await?;
+    let database =
+        Postgres::connect(&server.service_url(), &PostgresOptions { check: false, ..PostgresOptions::default() })
+            .await?;
     let grant = own_grant(&database).await?;
     let deadline = Instant::now() + Duration::from_secs(30);
     while database.ready().await.is_ok() {
@@ -180,7 +201,7 @@ async fn old_keys_that_can_not_be_forgotten_are_a_fault_of_the_setup() -> Result
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // A create that succeeds says nothing of it.
-    database.create_workspace(&grant, "x", None).await?;
+    database.create_workspace(Uuid::now_v7(), &grant, "x", None).await?;
     let ready = database.ready().await;
     assert!(matches!(&ready, Err(Error::Misconfigured(reason)) if reason.contains("GRANT DELETE")), "{ready:?}");
     server.psql("GRANT DELETE ON workspaces.idempotency_keys TO service")?;
@@ -220,9 +241,9 @@ fn clients_and_operators_hear_of_a_right_that_access_needs() -> Result<()> {
         }
         require_ready(503)?;
         let logged = std::fs::read_to_string(&log)?;
-        let errors = logged
-            .lines()
-            .filter(|line| line.contains(" ERROR the database") && line.contains(&format!("denied for table {table}")));
+        let errors = logged.lines().filter(|line| {
+            line.contains(" ERROR database can't be used") && line.contains(&format!("denied for table {table}"))
+        });
         assert_eq!(errors.count(), 1, "{table}: {logged}");
         server.psql(&format!("GRANT SELECT ON {table} TO service"))?;
         require_ready(200)?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use uuid::Uuid;
 use workspaces_host::storage::{Error, Storage as _};
 use workspaces_tests::{Deployment, postgres as server};
 
@@ -27,13 +28,16 @@ async fn an_answer_that_is_given_again_waits_for_the_standby() -> Result<()> {
     let database = connect(&primary).await?;
     let grant = own_grant(&database).await?;
     let claim = claim(grant.caller_id, "again")?;
-    let created = database.create_workspace(&grant, "x", Some(&claim)).await?;
+    let created = database.create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim)).await?;
     for create in [false, true] {
         standby.pause()?;
         let (again, grant, claim) = (database.clone(), grant.clone(), claim.clone());
         let answer = tokio::spawn(async move {
             match create {
-                true => again.create_workspace(&grant, "x", Some(&claim)).await.map(|created| Some(created.workspace)),
+                true => again
+                    .create_workspace(Uuid::now_v7(), &grant, "x", Some(&claim))
+                    .await
+                    .map(|created| Some(created.workspace)),
                 false => again.find_claimed(&claim).await,
             }
         });
@@ -56,7 +60,7 @@ async fn a_create_whose_answer_was_lost_is_found_and_waits_for_the_standby() -> 
     let grant = own_grant(&database).await?;
     standby.pause()?;
     let (again, grant) = (database.clone(), grant.clone());
-    let answer = tokio::spawn(async move { again.create_workspace(&grant, "x", None).await });
+    let answer = tokio::spawn(async move { again.create_workspace(Uuid::now_v7(), &grant, "x", None).await });
     until(&primary, WAITING, "1").await?;
     // Committed on the primary alone; the host hears no more than that its connection ended.
     primary.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")?;
@@ -82,7 +86,7 @@ async fn a_commit_whose_wait_for_the_standby_was_cancelled_is_not_known() -> Res
     let grant = own_grant(&database).await?;
     standby.pause()?;
     let (again, grant) = (database.clone(), grant.clone());
-    let answer = tokio::spawn(async move { again.create_workspace(&grant, "x", None).await });
+    let answer = tokio::spawn(async move { again.create_workspace(Uuid::now_v7(), &grant, "x", None).await });
     let cancel = "SELECT count(pg_cancel_backend(pid)) >= 0 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
     let deadline = Instant::now() + Duration::from_secs(60);
     while !answer.is_finished() {
@@ -108,7 +112,7 @@ async fn a_create_that_the_standby_never_confirms_is_not_known() -> Result<()> {
     standby.pause()?;
     for is_lost in [true, false] {
         let (again, grant) = (database.clone(), grant.clone());
-        let answer = tokio::spawn(async move { again.create_workspace(&grant, "x", None).await });
+        let answer = tokio::spawn(async move { again.create_workspace(Uuid::now_v7(), &grant, "x", None).await });
         until(&primary, WAITING, "1").await?;
         if is_lost {
             primary.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")?;

@@ -208,8 +208,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
-    /// RFC 7517, appendix A.1.
+    /// Returns the key of RFC 7517, appendix A.1.
     fn p256() -> Value {
         json!({"kty": "EC", "crv": "P-256", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM", "use": "sig", "kid": "1"})
     }
@@ -278,5 +279,20 @@ mod tests {
             assert!(read(text).is_err(), "{text}");
         }
         Ok(())
+    }
+
+    #[test]
+    fn fuzzed_jwks_are_read_or_refused() {
+        let set = json!({"keys": [p256()]}).to_string();
+        let seeds: [&[u8]; 3] = [
+            set.as_bytes(),
+            br#"{"keys":[null,{"kty":"oct","k":"AA"}]}"#,
+            b"-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n",
+        ];
+        fuzz(&seeds, |input| {
+            if let Ok(found) = std::str::from_utf8(input).map_err(drop).and_then(|text| read(text).map_err(drop)) {
+                assert!(found.keys.len() + found.skipped.len() > 0 || input.len() < 200);
+            }
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     error::Error as _,
     fmt::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{
         Arc, PoisonError, RwLock,
@@ -12,13 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Uri, body::Bytes, header::LOCATION};
+use hyper::{
+    Request, Uri,
+    body::Bytes,
+    header::{AUTHORIZATION, HeaderValue, InvalidHeaderValue, LOCATION},
+};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use percent_encoding::percent_decode_str;
 use tokio::{
     sync::Mutex,
     task::AbortHandle,
@@ -30,11 +36,12 @@ use crate::{
     auth::Denial,
     excerpt::excerpt,
     files::{self, Limit},
-    tls,
+    tls_client,
 };
 
 /// Source of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeySource {
     /// A PEM file with public keys, or a JWKS file (RFC 7517). Read once.
     File(PathBuf),
@@ -54,33 +61,67 @@ impl FromStr for KeySource {
     }
 }
 
-/// Address of a JWKS: `https`, or `http` on this machine. Printed without user, password and query, which may be
-/// secret.
+/// Address of a JWKS: `https`, or `http` on this machine. A user and password in it are sent as basic authorization (RFC
+/// 7617). It is printed without these and without its query, which may be secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address(Uri);
+pub struct Address {
+    /// The address without user and password.
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+}
 
 impl FromStr for Address {
     type Err = KeysError;
 
     fn from_str(text: &str) -> Result<Self, KeysError> {
-        let uri = Uri::from_str(text).map_err(|error| KeysError::Address(error.to_string()))?;
+        let invalid = |error: &dyn fmt::Display| KeysError::Address(error.to_string());
+        let mut uri = Uri::from_str(text).map_err(|error| invalid(&error))?;
+        let authority = uri.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+        let authorization = match authority.rsplit_once('@') {
+            None => None,
+            Some((user, host)) => {
+                let mut parts = uri.into_parts();
+                parts.authority = Some(host.parse().map_err(|error| invalid(&error))?);
+                uri = Uri::from_parts(parts).map_err(|error| invalid(&error))?;
+                Some(basic(user).map_err(|error| invalid(&error))?)
+            }
+        };
         let local = matches!(uri.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
         match uri.scheme_str() {
-            Some("https") => Ok(Self(uri)),
-            Some("http") if local => Ok(Self(uri)),
+            Some("https") => Ok(Self { uri, authorization }),
+            Some("http") if local => Ok(Self { uri, authorization }),
             _ => Err(KeysError::Address("keys come over https: whoever can change them can be anybody".into())),
         }
     }
 }
 
+/// Returns the header of basic authorization for the user and password of an address.
+fn basic(user: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let decoded = [name, password].map(|part| percent_decode_str(part).collect::<Vec<_>>()).join(&b':');
+    let mut header = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(decoded)))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, host) = (self.0.scheme_str().unwrap_or_default(), self.0.host().unwrap_or_default());
+        let (scheme, host) = (self.uri.scheme_str().unwrap_or_default(), self.uri.host().unwrap_or_default());
         write!(formatter, "{scheme}://{host}")?;
-        if let Some(port) = self.0.port_u16() {
+        if let Some(port) = self.uri.port_u16() {
             write!(formatter, ":{port}")?;
         }
-        formatter.write_str(self.0.path())
+        formatter.write_str(self.uri.path())
+    }
+}
+
+impl Address {
+    /// Returns the request that fetches the keys.
+    fn request(&self) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = self.uri.clone();
+        request.headers_mut().extend(self.authorization.clone().map(|value| (AUTHORIZATION, value)));
+        request
     }
 }
 
@@ -92,6 +133,7 @@ impl fmt::Debug for Address {
 
 /// Reason for which keys can't be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KeysError {
     /// The file can't be read.
     #[error("the key file {0}: {1}")]
@@ -157,10 +199,7 @@ impl Keys {
     pub(super) async fn new(source: KeySource, max_age: Duration) -> Result<Self, KeysError> {
         match source {
             KeySource::File(path) => {
-                let file = path.clone();
-                let text = files::unblocked(move || files::read_text(&file, KEY_FILE)).await.flatten();
-                let text = text.map_err(|error| KeysError::File(path.clone(), error))?;
-                let found = key::read(&text).map_err(|reason| KeysError::NoKey(path.clone(), reason))?;
+                let found = read_file(&path).await?;
                 if found.keys.is_empty() {
                     return Err(KeysError::NoKey(path, named(&found.skipped)));
                 }
@@ -207,6 +246,38 @@ impl Keys {
             remote.clone().renew_in_background().await;
         }
         remote.usable().filter(|current| !Arc::ptr_eq(current, keys))
+    }
+}
+
+async fn read_file(path: &Path) -> Result<Found, KeysError> {
+    let file = path.to_owned();
+    let text = files::unblocked(move || files::read_text(&file, KEY_FILE)).await.flatten();
+    let text = text.map_err(|error| KeysError::File(path.into(), error))?;
+    key::read(&text).map_err(|reason| KeysError::NoKey(path.into(), reason))
+}
+
+/// Reads the keys of a source once.
+///
+/// Returns what is wrong with keys that are skipped, if there are any.
+///
+/// # Errors
+///
+/// The reason why tokens could not be verified.
+#[cfg(feature = "cli")]
+pub(crate) async fn check(source: &KeySource) -> Result<Option<String>, String> {
+    let Found { keys, skipped } = match source {
+        KeySource::File(path) => read_file(path).await.map_err(|error| error.to_string())?,
+        KeySource::Address(address) => {
+            let remote = Remote::new(address.clone(), KEYS_MAX_AGE).map_err(|error| error.to_string())?;
+            let fetched = timeout(FETCH_TIMEOUT, remote.fetch()).await;
+            let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer within {FETCH_TIMEOUT:?}")));
+            fetched.map_err(|reason| format!("{address}: {reason}"))?
+        }
+    };
+    match (keys.is_empty(), skipped.is_empty()) {
+        (true, _) => Err(format!("no key can verify tokens: {}", named(&skipped))),
+        (false, true) => Ok(None),
+        (false, false) => Ok(Some(named(&skipped))),
     }
 }
 
@@ -271,7 +342,7 @@ impl Remote {
     fn log_outage(&self) {
         if !self.outage_logged.swap(true, Relaxed) {
             let (address, max_age) = (&self.address, self.max_age);
-            tracing::error!(%address, ?max_age, "tokens are answered 503: no keys, or keys older than their maximum age");
+            tracing::error!(%address, ?max_age, "tokens get 503: no keys, or keys older than their maximum age");
         }
     }
 
@@ -309,7 +380,7 @@ impl Remote {
         if last.logged.as_ref() != Some(&outcome) {
             match succeeded {
                 true => tracing::info!(%address, keys = outcome, "fetched keys for tokens"),
-                false => tracing::error!(%address, reason = outcome, "can't fetch keys for tokens: trying again"),
+                false => tracing::error!(%address, reason = outcome, "fetching keys for tokens failed, retrying"),
             }
             last.logged = Some(outcome);
         }
@@ -322,7 +393,7 @@ impl Remote {
     ///
     /// The reason for the log.
     async fn fetch(&self) -> Result<Found, String> {
-        let response = self.client.get(self.address.0.clone()).await.map_err(|error| {
+        let response = self.client.request(self.address.request()).await.map_err(|error| {
             let mut text = error.to_string();
             let mut source = error.source();
             while let Some(cause) = source {
@@ -347,7 +418,8 @@ impl Remote {
 }
 
 fn client() -> Result<Client<HttpsConnector<HttpConnector>, Empty<Bytes>>, KeysError> {
-    let tls = tls::client(tls::system_authorities()).map_err(|error| KeysError::Tls(error.to_string()))?;
+    let tls =
+        tls_client::client(tls_client::system_authorities()).map_err(|error| KeysError::Tls(error.to_string()))?;
     let connector =
         hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
     // Minutes pass between two fetches: no connection is kept.
@@ -370,11 +442,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn user_and_password_become_a_header_and_leave_the_address() -> Result<(), KeysError> {
+        for (user, sent) in [
+            ("", None),
+            ("ada:secret@", Some("ada:secret")),
+            ("ada@", Some("ada:")),
+            (":secret@", Some(":secret")),
+            ("ada:s%3Acr%40t%2f@", Some("ada:s:cr@t/")),
+            ("ada:a:b@", Some("ada:a:b")),
+        ] {
+            let address: Address = format!("https://{user}keys.example/jwks").parse()?;
+            let request = address.request();
+            let expected = sent.map(|sent| format!("Basic {}", STANDARD.encode(sent)));
+            let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+            assert_eq!((header, request.uri().to_string()), (expected.as_deref(), "https://keys.example/jwks".into()));
+            assert!(!format!("{request:?}").contains("c2Vjc"), "{request:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn an_address_is_printed_without_what_may_be_secret() -> Result<(), KeysError> {
         for (text, printed) in [
             ("https://user:secret@keys.example/jwks?token=secret", "https://keys.example/jwks"),
             ("http://secret@[::1]:8080", "http://[::1]:8080/"),
             ("https://keys.example:8443/a/b", "https://keys.example:8443/a/b"),
+            ("https://user@keys.example", "https://keys.example/"),
         ] {
             let source: KeySource = text.parse()?;
             let KeySource::Address(address) = &source else { continue };

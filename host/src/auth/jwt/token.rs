@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, crypto};
 use serde_json::{Map, Value};
 
-use super::{Options, key::Key};
+use super::{TokenOptions, key::Key};
 
 /// Maximum length of a token, in bytes. An Entra token that lists 200 groups has 10,734.
 pub const MAX_TOKEN: usize = 16 << 10;
@@ -66,7 +66,7 @@ impl<'a> Token<'a> {
 
     /// Returns the claims of a token whose signature is verified, where they meet the options at `now`, in
     /// seconds since the Unix epoch.
-    pub(super) fn claims(&self, options: &Options, now: f64) -> Result<Claims, Reason> {
+    pub(super) fn claims(&self, options: &TokenOptions, now: f64) -> Result<Claims, Reason> {
         let claims = Claims(object(self.payload).ok_or("token claims are no JSON object")?);
         claims.check(options, now)?;
         Ok(claims)
@@ -95,7 +95,7 @@ impl Claims {
         self.0.get(name)?.as_str()
     }
 
-    fn check(&self, options: &Options, now: f64) -> Result<(), Reason> {
+    fn check(&self, options: &TokenOptions, now: f64) -> Result<(), Reason> {
         // One string each: a list of issuers or subjects names none.
         if self.text("iss") != Some(&options.issuer) {
             return Err("token iss is not the configured issuer");
@@ -132,6 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fuzz::fuzz;
 
     fn with_header(header: &str) -> String {
         format!("{}.e30.c2lnbmVk", URL_SAFE_NO_PAD.encode(header))
@@ -199,7 +200,7 @@ mod tests {
         assert!(Token::parse(&padding(MAX_TOKEN + 1)).is_err());
     }
 
-    /// The claims of access or id tokens as each provider documents them, at 1,700,000,000.
+    /// Tries the claims of access or id tokens as each provider documents them, at 1,700,000,000.
     #[test]
     fn tokens_of_documented_providers_are_taken() {
         let (issued, expires) = (1_700_000_000, 1_700_003_600);
@@ -282,7 +283,8 @@ mod tests {
     }
 
     fn check(claims: &Value, issuer: &str, audience: &str) -> Result<(), Reason> {
-        Claims(claims.as_object().cloned().unwrap_or_default()).check(&Options::new(issuer, audience), 1_700_000_000.0)
+        Claims(claims.as_object().cloned().unwrap_or_default())
+            .check(&TokenOptions::new(issuer, audience), 1_700_000_000.0)
     }
 
     #[test]
@@ -322,5 +324,17 @@ mod tests {
             let refused = check(&claims, "i", "a");
             assert!(refused.is_err_and(|said| said.contains(reason)), "{claims}: {refused:?}");
         }
+    }
+
+    #[test]
+    fn fuzzed_tokens_are_parsed_or_refused() {
+        let seeds: [&[u8]; 3] =
+            [b"eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJpc3MiOiJpIn0.c2ln", b"eyJhbGciOiJub25lIn0..", b"a.b.c"];
+        fuzz(&seeds, |input| {
+            if let Ok(text) = std::str::from_utf8(input) {
+                let parsed = Token::parse(text);
+                assert!(parsed.is_err() || text.matches('.').count() == 2, "{text}");
+            }
+        });
     }
 }

@@ -7,15 +7,12 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    fmt::{
-        FmtContext, FormatEvent, FormatFields, FormattedFields,
-        format::Writer,
-        time::{FormatTime as _, SystemTime},
-    },
+    fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, format::Writer, time::FormatTime as _},
     registry::LookupSpan,
 };
 
-use crate::{cli::terminal::Escaping, http::ANSWERED};
+use super::super::time::Clock;
+use crate::{http::ANSWERED, terminal::Escaping};
 
 /// Format of a line for people.
 pub(super) struct Human {
@@ -29,7 +26,7 @@ where
     N: for<'writer> FormatFields<'writer> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        SystemTime.format_time(&mut writer)?;
+        Clock.format_time(&mut writer)?;
         let (level, target) = (*event.metadata().level(), event.metadata().target());
         match self.colour {
             true => write!(writer, " \u{1b}[{}m{level:>5}\u{1b}[0m", colour(level))?,

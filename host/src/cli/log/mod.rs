@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_subscriber::{
     Layer as _,
     field::MakeExt as _,
@@ -22,11 +22,11 @@ use tracing_subscriber::{
 };
 
 use self::format::{Human, write_field};
-use super::{
-    lossy::Lossy,
-    terminal::{escape_json, standard_error},
+use super::time::Clock;
+use crate::{
+    metrics::Metrics,
+    terminal::{escape_json, lossy::Lossy, standard_error},
 };
-use crate::metrics::Metrics;
 
 /// Options of the log.
 #[derive(clap::Args)]
@@ -95,9 +95,9 @@ impl LogArguments {
             "log",
             output,
             move |count| _ = dropped.inc_by(count),
-            |count| tracing::warn!(count, "log lines dropped: nobody read them in time"),
+            |count| tracing::warn!(count, "log lines dropped, nobody read them in time"),
         );
-        let lines = tracing_subscriber::fmt::layer();
+        let lines = tracing_subscriber::fmt::layer().with_timer(Clock);
         let lines = match self.log_format {
             Format::Human => lines
                 .event_format(Human { colour: is_coloured() })
@@ -153,18 +153,30 @@ struct Writer {
 }
 
 impl<'a> MakeWriter<'a> for Writer {
-    type Writer = &'a Self;
+    type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        self
+        Line { writer: self, urgent: true }
+    }
+
+    /// Returns the writer of an event. Warnings and errors are written at once: the process may be killed after them.
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
+        Line { writer: self, urgent: *event.level() <= Level::WARN }
     }
 }
 
-impl io::Write for &Writer {
+/// Writer of one event.
+struct Line<'a> {
+    writer: &'a Writer,
+    urgent: bool,
+}
+
+impl io::Write for Line<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.json {
-            true => self.lines.push(escape_json(&String::from_utf8_lossy(line)).as_bytes()),
-            false => self.lines.push(line),
+        let Writer { lines, json } = self.writer;
+        match json {
+            true => lines.push(escape_json(&String::from_utf8_lossy(line)).as_bytes(), self.urgent),
+            false => lines.push(line, self.urgent),
         }
         Ok(line.len())
     }

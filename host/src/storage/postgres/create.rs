@@ -18,7 +18,7 @@ use crate::{
     storage::{Claim, Created, Error},
 };
 
-/// Maximum time for which a create is tried again, through a failover for example. Below the timeout of a
+/// Maximum time for which retrying a create, through a failover for example. Below the timeout of a
 /// request, so that it is answered.
 const TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -86,10 +86,16 @@ enum Answered {
 }
 
 impl Postgres {
-    /// Creates a workspace. The id is made before the first try and is the same in each: a try after one that
-    /// was committed, and whose answer was lost, finds its own id and makes no second workspace.
-    pub(super) async fn create(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error> {
-        let workspace = Workspace { id: Uuid::now_v7(), name: name.to_owned(), account_id: grant.account_id };
+    /// Creates a workspace. The id is the same in each try: a try after one that was committed, and whose answer was
+    /// lost, finds its own id and makes no second workspace.
+    pub(super) async fn create(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        claim: Option<&Claim>,
+    ) -> Result<Created, Error> {
+        let workspace = Workspace { id, name: name.to_owned(), account_id: grant.account_id };
         let create = Create { workspace: &workspace, grant, claim };
         let deadline = Instant::now() + TIMEOUT;
         let mut may_be_committed = false;
@@ -136,7 +142,7 @@ impl Postgres {
                     false => Error::Unavailable(cause),
                 });
             }
-            tracing::warn!(%cause, "a create is tried again");
+            tracing::warn!(%cause, "retrying a create");
             sleep(PAUSE).await;
         }
     }

@@ -1,15 +1,15 @@
 //! Look-ups of keys and of memberships.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
 
 use super::{Postgres, column, failure::Failure, only, session::Statement};
-use crate::{
-    auth::{
-        access::{Facts, Question},
-        api_key::{Directory, StoredKey},
-    },
-    storage::Error,
+use crate::auth::{
+    LookUpError,
+    access::{Facts, Question},
+    api_key::{Directory, StoredKey},
 };
 
 /// A hash may be stored twice, as no constraint forbids it. The row that is valid longest counts.
@@ -37,7 +37,7 @@ pub(super) const FACTS: Statement = Statement {
 
 #[async_trait]
 impl Directory for Postgres {
-    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error> {
+    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, LookUpError> {
         let key = |row: &Row| {
             Ok::<_, Failure>(StoredKey {
                 id: column(row, "id")?,
@@ -45,10 +45,10 @@ impl Directory for Postgres {
                 expires_at: column(row, "expires_at")?,
             })
         };
-        self.read(&FIND_KEY, &[&hash], |rows| rows.first().map(key).transpose()).await
+        Ok(self.read(&FIND_KEY, &[&hash], |rows| rows.first().map(key).transpose()).await?)
     }
 
-    async fn facts(&self, question: &Question) -> Result<Facts, Error> {
+    async fn facts(&self, question: &Question) -> Result<Facts, LookUpError> {
         let Question { caller, account, organization, administrators } = question;
         let of = |rows: &[Row]| {
             let row = only(rows)?;
@@ -59,6 +59,10 @@ impl Directory for Postgres {
                 account_is_member: column(row, "account_is_member")?,
             })
         };
-        self.read(&FACTS, &[caller, account, organization, administrators], of).await
+        Ok(self.read(&FACTS, &[caller, account, organization, administrators], of).await?)
+    }
+
+    fn revocations(&self) -> u64 {
+        self.revocations.load(Relaxed)
     }
 }

@@ -12,8 +12,9 @@ use rustls::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
+    certificate,
     files::{self, Limit},
-    private, tls,
+    private, tls_client,
 };
 
 /// Maximum size of a file of authorities; a system's list has a quarter of it.
@@ -64,10 +65,10 @@ impl Encryption {
             return Err("ssl_min_protocol_version is above ssl_max_protocol_version".into());
         }
         let trusted = match &self.authorities {
-            None => tls::system_authorities(),
+            None => tls_client::system_authorities(),
             Some(file) => read_authorities(file).map_err(|reason| format!("sslrootcert {file}: {reason}"))?,
         };
-        let mut client = tls::client_of_versions(trusted, &versions).map_err(|error| error.to_string())?;
+        let mut client = tls_client::client_of_versions(trusted, &versions).map_err(|error| error.to_string())?;
         client.enable_sni = self.sends_name;
         match (&self.certificate, &self.key) {
             _ if self.is_anonymous => {}
@@ -75,7 +76,7 @@ impl Encryption {
             (Some(certificate), Some(key)) => {
                 let key_file = Path::new(key);
                 private::require_owner_or_roots_group(key_file).map_err(|error| format!("sslkey {key}: {error}"))?;
-                let certified = tls::certified_key(&ring::default_provider(), Path::new(certificate), key_file)
+                let certified = certificate::certified_key(&ring::default_provider(), Path::new(certificate), key_file)
                     .map_err(|error| format!("sslcert and sslkey: {error}"))?;
                 client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
             }
@@ -93,7 +94,7 @@ impl Encryption {
 fn read_authorities(file: &str) -> Result<RootCertStore, String> {
     let pem = files::read(file.as_ref(), AUTHORITIES_FILE).map_err(|error| error.to_string())?;
     let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates.map_err(|error| tls::broken(&error).to_owned())?;
+    let certificates = certificates.map_err(|error| certificate::broken(&error).to_owned())?;
     let mut trusted = RootCertStore::empty();
     match trusted.add_parsable_certificates(certificates).0 {
         0 => Err("it holds no certificate".into()),

@@ -5,7 +5,7 @@ use tokio_postgres::{
     error::{DbError, Severity, SqlState},
 };
 
-/// Why a statement has no result.
+/// Reason why a statement has no result.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
     /// No connection to a server that takes writes: nothing was done, and a retry may help.
@@ -18,7 +18,7 @@ pub(super) enum Failure {
     Misconfigured(Option<SqlState>, String),
     /// The server rolled it back for another reason: a lock, a full disk.
     Failed(String),
-    /// It was sent, and the connection was lost before the answer: it may have been committed.
+    /// The connection was lost after it was sent and before the answer: it may have been committed.
     Lost(String),
     /// Commit on this server whose wait for the standby was cancelled.
     NotReplicated,

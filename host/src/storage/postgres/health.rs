@@ -29,7 +29,7 @@ impl Health {
         }
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(error, Error::Misconfigured(_)) && last.as_ref() != Some(error) {
-            tracing::error!(%error, "the database can't be used as it is set up: an operator has to change it");
+            tracing::error!(%error, "database can't be used as it is set up, until an operator changes it");
         }
         *last = Some(error.clone());
     }

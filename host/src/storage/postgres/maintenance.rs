@@ -138,7 +138,7 @@ pub(super) async fn check(connections: &Connections, mut progress: Progress) -> 
     checked.await.map_err(|error: tokio_postgres::Error| failed(&error))
 }
 
-/// Of a command's statement, which has rolled back.
+/// Converts the failure of a command's statement, which has rolled back.
 pub(super) fn failed(error: &tokio_postgres::Error) -> DatabaseError {
     Failure::of(error).into()
 }

@@ -17,11 +17,16 @@ mod service;
 mod session;
 mod subject;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Row, types::FromSql};
+use uuid::Uuid;
 
 use self::{
     failure::Failure,
@@ -38,18 +43,21 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options for connecting to a database.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct PostgresOptions {
     /// Maximum number of connections of this process. A statement needs one only while it runs: more than a
     /// few for each core of the server make it slower.
     pub connections: usize,
     /// Check that the tables have the shape, and the role the rights, that creating workspaces needs. A create
     /// is tried and rolled back for it.
     pub check: bool,
+    /// Delete idempotency keys that were kept for long enough, in the background. Without it nothing is written but
+    /// what is asked for.
+    pub sweep: bool,
 }
 
-impl Default for Options {
+impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { connections: 8, check: true }
+        Self { connections: 8, check: true, sweep: true }
     }
 }
 
@@ -59,8 +67,10 @@ pub struct Postgres {
     connections: Connections,
     health: Health,
     tenant: Option<Tenant>,
-    /// Forgets old claims, until the last clone is dropped.
-    _sweeping: Arc<Sweeping>,
+    /// Number of keys that were revoked.
+    revocations: Arc<AtomicU64>,
+    /// Task that deletes old claims, until the last clone is dropped.
+    _sweeping: Option<Arc<Sweeping>>,
 }
 
 impl fmt::Debug for Postgres {
@@ -78,7 +88,7 @@ impl Postgres {
     /// [`DatabaseError::Unusable`] where the address can't be read, the tables are missing or of another
     /// version or shape, the role lacks rights, or commits are answered before they are on a disk;
     /// [`Error::Unavailable`] where no server answers.
-    pub async fn connect(address: &str, options: &Options) -> Result<Self, DatabaseError> {
+    pub async fn connect(address: &str, options: &PostgresOptions) -> Result<Self, DatabaseError> {
         let connections = Connections::new(address, options.connections.max(1))?;
         match options.check {
             // In a box: a future in this deep one would be too deep for the compiler.
@@ -87,14 +97,15 @@ impl Postgres {
         }
         let health = Health::default();
         let (swept, observer) = (connections.clone(), health.clone());
-        let sweeping = Sweeping::start(move |limit| {
+        let sweep = move |limit| {
             let (swept, observer) = (swept.clone(), observer.clone());
             async move {
                 let forgotten = maintenance::forget_claims(&swept, limit).await;
                 forgotten.inspect_err(|failure| observer.observe_error(&failure.clone().into()))
             }
-        });
-        Ok(Self { connections, health, tenant: None, _sweeping: Arc::new(sweeping) })
+        };
+        let sweeping = options.sweep.then(|| Arc::new(Sweeping::start(sweep)));
+        Ok(Self { connections, health, tenant: None, revocations: Arc::default(), _sweeping: sweeping })
     }
 
     /// Makes the tables that are missing, all or none: the deployment's where there are none, and the
@@ -151,11 +162,17 @@ impl Postgres {
 
 #[async_trait]
 impl Storage for Postgres {
-    async fn create_workspace(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error> {
+    async fn create_workspace(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        claim: Option<&Claim>,
+    ) -> Result<Created, Error> {
         if let Some(created) = self.answer_over_quota(claim).await? {
             return Ok(created);
         }
-        let outcome = self.create(grant, name, claim).await;
+        let outcome = self.create(id, grant, name, claim).await;
         self.health.observe(&outcome);
         outcome
     }

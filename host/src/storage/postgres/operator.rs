@@ -1,6 +1,9 @@
-//! What the program's commands do with the database.
+//! Operations of the program's commands on the database.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use async_trait::async_trait;
 use tokio_postgres::{Row, types::Type};
@@ -172,7 +175,10 @@ impl Database for Postgres {
                 DELETE FROM public.account_api_keys WHERE id = $1 RETURNING id",
             types: &[Type::UUID],
         };
-        match self.connections.query(&REVOKE, &[&id]).await?.is_empty() {
+        let revoked = self.connections.query(&REVOKE, &[&id]).await;
+        // Without an answer it may have been revoked.
+        self.revocations.fetch_add(1, Relaxed);
+        match revoked?.is_empty() {
             true => Err(DatabaseError::NotFound(format!("key {id}"))),
             false => Ok(()),
         }

@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// Every parameter of section 32.1.2 of PostgreSQL 17's manual, and those that 18 adds, with values of each kind.
+    /// Tries every parameter of section 32.1.2 of PostgreSQL 17's manual, and those that 18 adds, with values of each kind.
     /// `service` and `servicefile` are replaced by the parameters of the service before.
     #[test]
     fn each_parameter_of_libpq_is_honoured_ignored_or_refused() {

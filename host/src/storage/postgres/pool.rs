@@ -173,7 +173,7 @@ impl Connections {
     fn found_pooler(&self) {
         if !self.0.pooler.swap(true, Relaxed) {
             tracing::warn!(
-                "there is a pooler before the database: statements are not prepared, and the timeouts are those of the role (ALTER ROLE … SET statement_timeout)"
+                "pooler detected: statements are not prepared, and the timeouts are those of the role (ALTER ROLE … SET statement_timeout)"
             );
         }
     }

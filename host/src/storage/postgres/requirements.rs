@@ -1,4 +1,4 @@
-//! What creating workspaces needs of a database: looked at before a client finds out.
+//! Requirements of creating workspaces on a database, checked before a client finds out.
 
 use std::sync::LazyLock;
 

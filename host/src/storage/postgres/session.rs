@@ -42,7 +42,7 @@ pub(super) struct Statement {
 /// The values of a statement's parameters.
 pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// One connection to a server.
+/// Session on a server.
 pub(super) struct Session {
     client: Client,
     /// The task that moves its bytes.
@@ -94,7 +94,7 @@ impl Session {
                     }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => {
-                        tracing::debug!(error = %describe(&error), "a connection to the database ended");
+                        tracing::debug!(error = %describe(&error), "database connection ended");
                         break;
                     }
                     None => break,

@@ -6,8 +6,11 @@ use uuid::Uuid;
 
 use super::{Postgres, column, only, session::Statement};
 use crate::{
-    auth::subject::{Subject, Subjects},
-    storage::{DatabaseError, Error},
+    auth::{
+        LookUpError,
+        subject::{Subject, Subjects},
+    },
+    storage::DatabaseError,
 };
 
 /// A link to an account that was deleted counts for nothing.
@@ -47,16 +50,16 @@ pub(super) const CREATE: Statement = Statement {
 
 #[async_trait]
 impl Subjects for Postgres {
-    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, Error> {
+    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, LookUpError> {
         let Subject { issuer, name } = subject;
-        self.read(&FIND, &[issuer, name, &account], |rows| column(only(rows)?, "account")).await
+        Ok(self.read(&FIND, &[issuer, name, &account], |rows| column(only(rows)?, "account")).await?)
     }
 
-    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, Error> {
+    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, LookUpError> {
         let Subject { issuer, name } = subject;
         self.rows(&FORGET, &[issuer, name]).await?;
         let of = |rows: &[Row]| column(only(rows)?, "account_id");
-        self.read(&CREATE, &[issuer, name, &Uuid::now_v7()], of).await
+        Ok(self.read(&CREATE, &[issuer, name, &Uuid::now_v7()], of).await?)
     }
 }
 

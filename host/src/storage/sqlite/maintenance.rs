@@ -1,17 +1,12 @@
-//! Checking a database, and copying it while it is in use.
+//! Check of a database for damage and half-made workspaces.
 
-use std::{fs, path::Path};
-
-use rusqlite::{Connection, ErrorCode, backup};
+use rusqlite::{Connection, ErrorCode};
 use uuid::Uuid;
 
-use super::{DatabaseError, Error, open};
-use crate::{
-    private,
-    storage::{
-        Check, Finding, Progress, Severity,
-        database::{NAMED, ODDITIES},
-    },
+use super::{DatabaseError, open};
+use crate::storage::{
+    Check, Finding, Progress, Severity,
+    database::{NAMED, ODDITIES},
 };
 
 pub(super) fn check(connection: &Connection, mut progress: Progress) -> Result<Check, DatabaseError> {
@@ -61,62 +56,4 @@ pub(super) fn check(connection: &Connection, mut progress: Progress) -> Result<C
 
 fn texts(connection: &Connection, query: &str) -> Result<Vec<String>, rusqlite::Error> {
     connection.prepare(query)?.query_map([], |row| row.get(0))?.collect()
-}
-
-/// Pages copied between two reports of progress.
-const STEP: i32 = 1024;
-
-/// Copies the database into a new file.
-pub(super) fn backup(source: &Connection, to: &Path, progress: Progress) -> Result<(), DatabaseError> {
-    match to.exists() {
-        true => Err(DatabaseError::Exists(to.display().to_string())),
-        false => copy(source, to, progress),
-    }
-}
-
-/// Copies the database into a file that its owner alone can read, in place of one that is there.
-pub(super) fn copy(source: &Connection, to: &Path, mut progress: Progress) -> Result<(), DatabaseError> {
-    let unusable =
-        |error: &dyn std::fmt::Display| DatabaseError::Unusable(format!("{} can't be written: {error}", to.display()));
-    // Beside the file it becomes when it is whole: what stops half-way is no backup.
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let _ = fs::remove_file(partial);
-    private::create(partial).map_err(|error| unusable(&error))?;
-
-    // One state of the database for all steps: without it, each write of a server would start the
-    // copy anew. The log grows meanwhile, up to its limit.
-    let reading = source.unchecked_transaction()?;
-    open::version(&reading)?;
-    {
-        let mut copy = Connection::open(partial).map_err(|error| unusable(&error))?;
-        let backup = backup::Backup::new(source, &mut copy)?;
-        loop {
-            let more = match backup.step(STEP)? {
-                backup::StepResult::Done => false,
-                backup::StepResult::More => true,
-                _ => return Err(Error::Unavailable("the database is locked".into()).into()),
-            };
-            let backup::Progress { remaining, pagecount } = backup.progress();
-            progress(
-                u64::try_from(pagecount - remaining).unwrap_or_default(),
-                u64::try_from(pagecount).unwrap_or_default(),
-            );
-            if !more {
-                break;
-            }
-        }
-        drop(backup);
-        let verdict: String = copy.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(unusable(&verdict));
-        }
-    }
-    let in_folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(partial)
-        .and_then(|file| file.sync_all())
-        .and_then(|()| fs::rename(partial, to))
-        .and_then(|()| fs::File::open(in_folder)?.sync_all())
-        .map_err(|error| unusable(&error))
 }

@@ -6,6 +6,7 @@
 //! has copied the log into the database's file and closed it.
 
 mod clock;
+mod copy;
 mod create;
 mod failure;
 mod maintenance;
@@ -20,7 +21,10 @@ mod worker;
 
 use std::{
     path::{self, Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -29,13 +33,13 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::{sync::OnceCell, task::spawn_blocking, time::timeout};
 use uuid::Uuid;
 
-pub use self::open::{Access, Options};
+pub use self::open::{Access, SqliteOptions};
 use self::{create::Creation, quota::Allowance, session::Session, worker::Worker};
 use super::{Claim, Created, DatabaseError, Error, Storage};
 use crate::{
     Workspace,
     auth::{
-        Grant,
+        Grant, LookUpError,
         access::{Facts, Question},
         api_key::{Directory, StoredKey},
     },
@@ -54,24 +58,26 @@ pub struct Sqlite {
     /// Before the writer, to be closed before it.
     reader: Arc<Reader>,
     writer: Worker,
+    /// Number of keys that were revoked.
+    revocations: Arc<AtomicU64>,
 }
 
 /// The connection that reads a file. The first call opens it: a tenant without requests costs half as much.
 #[derive(Debug)]
 struct Reader {
     path: PathBuf,
-    options: Options,
+    options: SqliteOptions,
     worker: OnceCell<Worker>,
 }
 
 impl Sqlite {
-    /// Opens the file with the default [`Options`]: makes it where there is none.
+    /// Opens the file with the default [`SqliteOptions`]: makes it where there is none.
     ///
     /// # Errors
     ///
     /// As [`open_with`](Self::open_with).
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
-        Self::open_with(path, &Options::default())
+        Self::open_with(path, &SqliteOptions::default())
     }
 
     /// Opens the file, and brings it to this version's schema where the options say so.
@@ -81,7 +87,7 @@ impl Sqlite {
     /// [`DatabaseError::NotFound`] where there is no file and none is to be made;
     /// [`DatabaseError::Unusable`] where it can't be opened or written, is no database, has an earlier schema that is
     /// not to be changed, or was made by a newer version.
-    pub fn open_with(path: &Path, options: &Options) -> Result<Self, DatabaseError> {
+    pub fn open_with(path: &Path, options: &SqliteOptions) -> Result<Self, DatabaseError> {
         if path == Path::new(MEMORY) {
             return Self::in_memory();
         }
@@ -94,36 +100,47 @@ impl Sqlite {
         let (connection, place) = open::writer(&path, options)?;
         let writer = Worker::start("sqlite-writer", Session::writer(connection, place, options)?, options.batch)?;
         let reader = Reader { path, options: options.clone(), worker: OnceCell::new() };
-        Ok(Self { reader: Arc::new(reader), writer })
+        Ok(Self { reader: Arc::new(reader), writer, revocations: Arc::default() })
     }
 
-    /// A database that lives as long as this value and its clones.
+    /// Returns the version of a file's schema, and this program's. The file stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_with`](Self::open_with), for reading alone.
+    #[cfg(feature = "cli")]
+    pub(crate) fn schema(path: &Path) -> Result<(usize, usize), DatabaseError> {
+        Ok((open::version(&open::only_reader(path)?)?, open::NEWEST))
+    }
+
+    /// Returns a database that lives as long as this value and its clones.
     ///
     /// # Errors
     ///
     /// [`DatabaseError::Unusable`] where SQLite can't make it.
     pub fn in_memory() -> Result<Self, DatabaseError> {
-        let (path, options) = (PathBuf::from(MEMORY), Options::default());
+        let (path, options) = (PathBuf::from(MEMORY), SqliteOptions::default());
         let (connection, place) = open::writer(&path, &options)?;
         Self::with_one(Session::writer(connection, place, &options)?, path, &options)
     }
 
-    /// A database on one connection.
-    fn with_one(session: Session, path: PathBuf, options: &Options) -> Result<Self, DatabaseError> {
+    /// Returns a database on one connection.
+    fn with_one(session: Session, path: PathBuf, options: &SqliteOptions) -> Result<Self, DatabaseError> {
         let only = Worker::start("sqlite", session, options.batch)?;
         let reader = Reader { path, options: options.clone(), worker: OnceCell::new_with(Some(only.clone())) };
-        Ok(Self { reader: Arc::new(reader), writer: only })
+        Ok(Self { reader: Arc::new(reader), writer: only, revocations: Arc::default() })
     }
 
     /// Creates a workspace, which counts for a tenant's quota if it has one.
     async fn create(
         &self,
+        id: Uuid,
         grant: &Grant,
         name: &str,
         claim: Option<&Claim>,
         allowance: Option<Arc<Allowance>>,
     ) -> Result<Created, Error> {
-        let workspace = Workspace { id: Uuid::now_v7(), name: name.to_owned(), account_id: grant.account_id };
+        let workspace = Workspace { id, name: name.to_owned(), account_id: grant.account_id };
         self.writer.create(Creation { workspace, grant: grant.clone(), claim: claim.cloned(), allowance }).await
     }
 
@@ -143,8 +160,14 @@ impl Sqlite {
 
 #[async_trait]
 impl Storage for Sqlite {
-    async fn create_workspace(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error> {
-        self.create(grant, name, claim, None).await
+    async fn create_workspace(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        claim: Option<&Claim>,
+    ) -> Result<Created, Error> {
+        self.create(id, grant, name, claim, None).await
     }
 
     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error> {
@@ -164,9 +187,10 @@ impl Storage for Sqlite {
 
 #[async_trait]
 impl Directory for Sqlite {
-    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, Error> {
+    async fn find_key(&self, hash: &str) -> Result<Option<StoredKey>, LookUpError> {
         let hash = hash.to_owned();
-        self.reader()
+        let found: Result<_, Error> = self
+            .reader()
             .await?
             .run(move |session| {
                 let mut statement = session
@@ -177,16 +201,21 @@ impl Directory for Sqlite {
                 });
                 Ok(key.optional()?)
             })
-            .await
+            .await;
+        Ok(found?)
     }
 
-    async fn facts(&self, question: &Question) -> Result<Facts, Error> {
+    async fn facts(&self, question: &Question) -> Result<Facts, LookUpError> {
         let question = *question;
-        self.reader().await?.run(move |session| Ok(facts(&session.connection, &question)?)).await
+        Ok(self.reader().await?.run(move |session| Ok::<_, Error>(facts(&session.connection, &question)?)).await?)
+    }
+
+    fn revocations(&self) -> u64 {
+        self.revocations.load(Relaxed)
     }
 }
 
-/// The facts that bear on a question, in the transaction that the connection is in.
+/// Returns the facts that bear on a question, in the transaction that the connection is in.
 fn facts(connection: &Connection, question: &Question) -> Result<Facts, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM accounts WHERE id = ?2),

@@ -8,12 +8,12 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, config::DbConfig};
 
-use super::{DatabaseError, maintenance, place::Place};
+use super::{DatabaseError, copy, place::Place};
 use crate::private;
 
 /// Options of an SQLite database.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SqliteOptions {
     /// Permission on the file.
     pub access: Access,
     /// Maximum number of creates that share one transaction, and so one sync of the disk; 1 commits each alone.
@@ -26,7 +26,7 @@ pub struct Options {
     pub log_limit: u64,
 }
 
-impl Default for Options {
+impl Default for SqliteOptions {
     fn default() -> Self {
         Self { access: Access::Migrate, batch: 64, durable: true, log_limit: 1 << 30 }
     }
@@ -62,8 +62,12 @@ pub(super) const CHECKPOINT_PAGES: u32 = 1000;
 /// Size that the log's file is cut to after it was larger, in bytes: twice what it holds in ordinary use.
 const LOG_SIZE: i64 = 8 << 20;
 
+/// Version of this program's schema.
+#[cfg(feature = "cli")]
+pub(super) const NEWEST: usize = SCHEMA.len();
+
 /// Opens the file for writing and brings it to the schema. Returns its place too, if it has one.
-pub(super) fn writer(path: &Path, options: &Options) -> Result<(Connection, Option<Place>), DatabaseError> {
+pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<(Connection, Option<Place>), DatabaseError> {
     let unusable = |error: &dyn std::fmt::Display| {
         DatabaseError::Unusable(format!("{} can't be used as a database: {error}", path.display()))
     };
@@ -111,7 +115,7 @@ pub(super) fn writer(path: &Path, options: &Options) -> Result<(Connection, Opti
         };
         migrate(&mut connection).map_err(|error| unusable(&error))?;
         if let Some(copy) = copy {
-            tracing::info!(path = %path.display(), from = version, to = SCHEMA.len(), copy = %copy.display(), "the database was brought to this version's schema, after a copy");
+            tracing::info!(path = %path.display(), from = version, to = SCHEMA.len(), copy = %copy.display(), "database brought to this version's schema, after a copy");
         }
     }
     sync_what_was_recovered(&connection).map_err(|error| unusable(&error))?;
@@ -212,7 +216,7 @@ impl From<rusqlite::Error> for Refused {
 
 /// Sets what durability rests on, and reads each setting back: SQLite leaves out silently what it
 /// can't do.
-fn configure(connection: &Connection, options: &Options) -> Result<(), Refused> {
+fn configure(connection: &Connection, options: &SqliteOptions) -> Result<(), Refused> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
     let mut rows = statement.query([])?;
@@ -271,11 +275,11 @@ fn keep_plans(connection: &Connection) -> Result<(), rusqlite::Error> {
 
 /// Copies the database into a file beside it, in place of an earlier copy of the same schema, and returns its path.
 fn copy_before_migration(connection: &Connection, path: &Path, version: usize) -> Result<PathBuf, DatabaseError> {
-    let mut copy = path.as_os_str().to_owned();
-    copy.push(format!(".schema-{version}"));
-    let copy = PathBuf::from(copy);
-    maintenance::copy(connection, &copy, Box::new(|_, _| {}))?;
-    Ok(copy)
+    let mut to = path.as_os_str().to_owned();
+    to.push(format!(".schema-{version}"));
+    let to = PathBuf::from(to);
+    copy::copy(connection, &to, Box::new(|_, _| {}))?;
+    Ok(to)
 }
 
 /// Takes the steps of the schema that are missing, all or none.

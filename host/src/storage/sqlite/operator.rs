@@ -1,13 +1,16 @@
 //! Operations of the program's commands on the database.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, params};
 use uuid::Uuid;
 
 use super::{
-    DatabaseError, Error, Sqlite,
+    DatabaseError, Error, Sqlite, copy,
     create::insert_account,
     maintenance,
     quota::{Allowance, Tenant},
@@ -165,7 +168,8 @@ impl Database for Sqlite {
     }
 
     async fn revoke_key(&self, id: Uuid) -> Result<(), DatabaseError> {
-        self.writer
+        let revoked = self
+            .writer
             .run(move |session| {
                 session.write(|transaction| {
                     match transaction.execute("DELETE FROM account_api_keys WHERE id = ?1", [id])? {
@@ -174,7 +178,10 @@ impl Database for Sqlite {
                     }
                 })
             })
-            .await
+            .await;
+        // Without an answer it may have been revoked.
+        self.revocations.fetch_add(1, Relaxed);
+        revoked
     }
 
     async fn keys_of_another_pepper(&self, check: &str) -> Result<Vec<ApiKey>, DatabaseError> {
@@ -222,7 +229,7 @@ impl Database for Sqlite {
 
     async fn backup(&self, to: &Path, progress: Progress) -> Result<(), DatabaseError> {
         let to = to.to_owned();
-        self.reader().await?.run(move |session| maintenance::backup(&session.connection, &to, progress)).await
+        self.reader().await?.run(move |session| copy::backup(&session.connection, &to, progress)).await
     }
 }
 

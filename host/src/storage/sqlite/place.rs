@@ -52,7 +52,7 @@ impl Place {
         Ok(self)
     }
 
-    /// Path of the database's file.
+    /// Returns the path of the database's file.
     pub(super) fn path(&self) -> &Path {
         &self.database.path
     }

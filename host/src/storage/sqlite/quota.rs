@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
+use uuid::Uuid;
 
 use super::{Claim, Created, Error, Sqlite, Storage};
 use crate::{
@@ -60,8 +61,14 @@ impl Allowance {
 
 #[async_trait]
 impl Storage for Tenant {
-    async fn create_workspace(&self, grant: &Grant, name: &str, claim: Option<&Claim>) -> Result<Created, Error> {
-        self.database.create(grant, name, claim, Some(self.allowance.clone())).await
+    async fn create_workspace(
+        &self,
+        id: Uuid,
+        grant: &Grant,
+        name: &str,
+        claim: Option<&Claim>,
+    ) -> Result<Created, Error> {
+        self.database.create(id, grant, name, claim, Some(self.allowance.clone())).await
     }
 
     async fn find_claimed(&self, claim: &Claim) -> Result<Option<Workspace>, Error> {

@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, config::DbConfig, ffi};
 
 use super::{
-    DatabaseError, Error, Options,
+    DatabaseError, Error, SqliteOptions,
     clock::Clock,
     create::{self, Creation},
     failure::code,
@@ -57,11 +57,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that writes.
+    /// Returns a session that writes.
     pub(super) fn writer(
         mut connection: Connection,
         place: Option<Place>,
-        options: &Options,
+        options: &SqliteOptions,
     ) -> Result<Self, DatabaseError> {
         let log_pages = Arc::new(AtomicU32::new(0));
         let seen = log_pages.clone();
@@ -76,7 +76,7 @@ impl Session {
         Ok(Self { place, reads: false, log_pages, log_limit, ..Self::reader(connection) })
     }
 
-    /// A session that only reads.
+    /// Returns a session that only reads.
     pub(super) fn reader(connection: Connection) -> Self {
         Self {
             connection,
@@ -153,7 +153,7 @@ impl Session {
     pub(super) fn failed(&mut self, error: &Error) {
         if matches!(error, Error::Misconfigured(_) | Error::Unavailable(_) | Error::Unknown(_)) {
             if matches!(error, Error::Misconfigured(_)) && self.fault.as_ref() != Some(error) {
-                tracing::error!(%error, "the database takes no workspaces: an operator has to change it");
+                tracing::error!(%error, "database refuses every create until an operator changes it");
             }
             self.fault = Some(error.clone());
         }
@@ -219,7 +219,7 @@ impl Session {
         match place.require_unmoved() {
             Ok(()) => {
                 if std::mem::take(&mut self.moved) {
-                    tracing::info!(path = %place.path().display(), "the database's file is back: writing goes on");
+                    tracing::info!(path = %place.path().display(), "database file is back, writing goes on");
                 }
                 Ok(())
             }
@@ -228,12 +228,12 @@ impl Session {
                 if !std::mem::replace(&mut self.moved, true) {
                     tracing::error!(path = %place.path().display(), "{moved} while it was in use: nothing is written until it is back, with the -wal file beside it, or the program is started again");
                 }
-                Err(Error::Unavailable(format!("writing has stopped: {moved}")))
+                Err(Error::Unavailable(format!("writing stopped: {moved}")))
             }
             Err(moved @ Moved::Log(_)) => {
                 tracing::error!(path = %place.path().display(), "{moved} while it was in use: what it held is copied into the database, and nothing is written until the program is started again");
                 self.checkpoint();
-                let reason = format!("writing has stopped: {moved}");
+                let reason = format!("writing stopped: {moved}");
                 self.halt(reason.clone());
                 Err(Error::Unavailable(reason))
             }
@@ -254,12 +254,12 @@ impl Session {
         }
     }
 
-    /// After a failed sync nobody knows what is on the disk, and the next sync may say that all is
+    /// Stops writing after a failed sync: it is not known what is on the disk, and the next sync may say that all is
     /// well: the system has dropped the pages it could not write. So there is no next one.
     fn halt_if_unsynced(&mut self, error: &rusqlite::Error) {
         if matches!(code(error), Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)) {
-            tracing::error!(%error, "the disk could not be synced: nothing is written until the program is started again");
-            self.halt(format!("writing has stopped: {error}"));
+            tracing::error!(%error, "disk sync failed, nothing is written until the program is restarted");
+            self.halt(format!("writing stopped: {error}"));
         }
     }
 
@@ -289,7 +289,7 @@ impl Session {
             Ok((pages, copied)) if pages == copied => self.log_pages.store(0, Relaxed),
             Ok(_) => {}
             Err(error) => {
-                tracing::error!(%error, "the log could not be copied into the database: it is tried again");
+                tracing::error!(%error, "checkpoint failed, retrying");
                 self.halt_if_unsynced(&error);
             }
         }
@@ -309,10 +309,10 @@ impl Session {
         match copied {
             Ok(false) => {}
             Ok(true) => tracing::warn!(
-                "a reader of another process kept the write-ahead log from being copied: the -wal file is a part of the database"
+                "checkpoint blocked by a reader of another process, the -wal file is a part of the database"
             ),
             Err(error) => {
-                tracing::error!(%error, "the log could not be copied into the database: the -wal file is a part of it");
+                tracing::error!(%error, "checkpoint failed, the -wal file is a part of the database");
                 self.halt_if_unsynced(&error);
             }
         }

@@ -6,15 +6,19 @@ use uuid::Uuid;
 
 use super::{DatabaseError, Error, Sqlite, create::insert_account};
 use crate::{
-    auth::subject::{Subject, Subjects},
+    auth::{
+        LookUpError,
+        subject::{Subject, Subjects},
+    },
     now,
 };
 
 #[async_trait]
 impl Subjects for Sqlite {
-    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, Error> {
+    async fn find_subject(&self, subject: &Subject, account: Option<Uuid>) -> Result<Option<Uuid>, LookUpError> {
         let subject = subject.clone();
-        self.reader()
+        let found: Result<_, Error> = self
+            .reader()
             .await?
             .run(move |session| match linked(&session.connection, &subject)? {
                 None => {
@@ -23,12 +27,14 @@ impl Subjects for Sqlite {
                 }
                 linked => Ok(linked),
             })
-            .await
+            .await;
+        Ok(found?)
     }
 
-    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, Error> {
+    async fn account_of_subject(&self, subject: &Subject) -> Result<Uuid, LookUpError> {
         let subject = subject.clone();
-        self.writer
+        let found = self
+            .writer
             .run(move |session| {
                 session.write(|transaction| {
                     if let Some(account) = linked(transaction, &subject)? {
@@ -40,7 +46,8 @@ impl Subjects for Sqlite {
                     Ok::<_, Error>(account)
                 })
             })
-            .await
+            .await;
+        Ok(found?)
     }
 }
 

@@ -34,7 +34,7 @@ impl Sweep {
             return;
         }
         let forgotten = self.forget(session).unwrap_or_else(|error| {
-            tracing::warn!(%error, "old idempotency keys could not be forgotten: it is tried again");
+            tracing::warn!(%error, "deleting old idempotency keys failed, retrying");
             0
         });
         self.due = Instant::now() + self.pace.after(forgotten, start.elapsed());

@@ -97,7 +97,7 @@ impl Worker {
     }
 }
 
-/// Work of the thread, until nobody can send a job any more.
+/// Runs jobs until all senders are gone.
 fn run(mut session: Session, mut queue: mpsc::Receiver<Job>, batch: usize) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut sweep = (!session.reads()).then(Sweep::new);

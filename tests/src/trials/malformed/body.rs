@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::Scene;
+use super::Parts;
 
 /// Numbers that JSON has not, or that are out of range.
 const NUMBERS: &[&str] = &[
@@ -33,9 +33,9 @@ const STRINGS: &[&[u8]] = &[
 ];
 /// Values of a wrong type for each of the request's fields.
 const TYPES: &[&str] = &["1", "-0", "1.5", "true", "false", "[]", "{}", "[\"A\"]", "{\"a\":\"A\"}", "[null]"];
-/// What is no UUID, of the hyphenated form.
+/// Texts that are no UUID, of the hyphenated form.
 const IDS: &[&str] = &["", " ", "ID0", "ID ", "{ID}", "urn:uuid:ID", "null", "g", "\\u0000ID", "ID\\n", "../ID"];
-/// What stands where a field should.
+/// Values in the place of a field.
 const FIELDS: &[&str] = &[
     ",",
     "\"x\"",
@@ -79,8 +79,8 @@ const TOKENS: &[&[u8]] = &[
     b" ",
 ];
 
-/// A body, and whether it is malformed for certain. Some of the others are valid still.
-pub(super) fn body(rng: &mut Rng, scene: &Scene) -> (Vec<u8>, bool) {
+/// Returns a body, and whether it is malformed for certain. Some of the others are valid still.
+pub(super) fn body(rng: &mut Rng, scene: &Parts) -> (Vec<u8>, bool) {
     let mut fields = valid(rng, scene);
     match rng.u8(..32) {
         0..=2 => (join(&fields), false),
@@ -111,7 +111,7 @@ fn join(fields: &[Vec<u8>]) -> Vec<u8> {
     [b"{", &*fields.join(&b","[..]), b"}"].concat()
 }
 
-fn valid(rng: &mut Rng, scene: &Scene) -> Vec<Vec<u8>> {
+fn valid(rng: &mut Rng, scene: &Parts) -> Vec<Vec<u8>> {
     let account = format!("\"{}\"", scene.account);
     let organization = format!("\"{}\"", scene.organization.to_uppercase());
     let name = pick(rng, &["\"Studio\"", "null", "\"\"", "\" \\u00e9\\ud83c\\udfb8\\n\"", "\"\u{e9} \u{1f3b8}\""]);
@@ -123,8 +123,8 @@ fn valid(rng: &mut Rng, scene: &Scene) -> Vec<Vec<u8>> {
     fields
 }
 
-/// With it no body is valid, whatever stands beside it.
-fn malformed_field(rng: &mut Rng, scene: &Scene, fields: &[Vec<u8>]) -> Vec<u8> {
+/// Returns a part with which no body is valid, whatever stands beside it.
+fn malformed_field(rng: &mut Rng, scene: &Parts, fields: &[Vec<u8>]) -> Vec<u8> {
     let known = pick(rng, &["name", "account_id", "organization_id"]);
     match rng.u8(..8) {
         0 => match fields {
@@ -151,7 +151,7 @@ fn malformed_field(rng: &mut Rng, scene: &Scene, fields: &[Vec<u8>]) -> Vec<u8> 
     }
 }
 
-/// Some bytes are others.
+/// Changes some bytes.
 fn flipped(rng: &mut Rng, mut body: Vec<u8>) -> Vec<u8> {
     for _ in 0..rng.u8(1..4) {
         let at = rng.usize(..body.len());
@@ -163,7 +163,7 @@ fn flipped(rng: &mut Rng, mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// Some tokens are gone, twice, elsewhere or others.
+/// Removes, doubles, moves or changes some tokens.
 fn shuffled(rng: &mut Rng, body: &[u8]) -> Vec<u8> {
     let mut tokens = tokens(body);
     for _ in 0..rng.u8(1..4) {
@@ -201,7 +201,7 @@ fn tokens(mut text: &[u8]) -> Vec<&[u8]> {
     tokens
 }
 
-/// In an encoding that is not JSON's.
+/// Returns the body in an encoding that is not JSON's.
 fn encoded(rng: &mut Rng, body: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(body);
     let utf16 = |bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<_>>();
@@ -215,7 +215,7 @@ fn encoded(rng: &mut Rng, body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// One level too deep, or many.
+/// Returns a body that nests one level too deep, or many.
 fn nested(rng: &mut Rng) -> Vec<u8> {
     let depth = if rng.bool() { rng.usize(64..70) } else { rng.usize(70..4000) };
     let (open, close) = pick(rng, &[("[", "]"), ("{\"y\":", "}"), ("[", ""), ("[{\"y\":", "}]")]);

@@ -1,7 +1,7 @@
 //! Malformed requests made by hand, and what each has to be answered with. A few are not malformed at all, and
 //! stand for the near side of a border.
 
-use super::Scene;
+use super::Parts;
 
 /// Bytes, and the statuses of the answers to them; none where the server closes without a word.
 pub(super) struct Case {
@@ -58,7 +58,9 @@ const LINES: &[Line] = &[
     (b"CONNECT /api/workspaces HTTP/1.1", &[405]),
     // Targets.
     (b"POST * HTTP/1.1", &[404]),
-    (b"POST / HTTP/1.1", &[404]),
+    (b"POST / HTTP/1.1", &[405]),
+    (b"GET / HTTP/1.1", &[307]),
+    (b"GET //example.org/ HTTP/1.1", &[404]),
     (b"POST localhost:80 HTTP/1.1", &[404]),
     (b"POST api/workspaces HTTP/1.1", &[400]),
     (b"POST http://localhost/api/workspaces HTTP/1.1", &[201]),
@@ -207,7 +209,7 @@ const LENGTHS: &[(&[u8], &[u8], &[u16])] = &[
     (b"Transfer_Encoding: chunked", b"2\r\n{}\r\n0\r\n\r\n", &[400, 400]),
 ];
 
-/// What follows `Transfer-Encoding: chunked`.
+/// Bodies behind `Transfer-Encoding: chunked`.
 const CHUNKS: &[Line] = &[
     (b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", &[201]),
     (b"00002\r\n{}\r\n000\r\n\r\n", &[201]),
@@ -288,8 +290,8 @@ const BODIES: &[Line] = &[
     ("\u{a0}{}".as_bytes(), &[400]),
 ];
 
-/// All of them.
-pub(super) fn cases(scene: &Scene) -> Vec<Case> {
+/// Returns all of them.
+pub(super) fn cases(scene: &Parts) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |parts: &[&[u8]], statuses| {
         let bytes = scene.fill(&parts.concat());
@@ -349,7 +351,7 @@ pub(super) fn cases(scene: &Scene) -> Vec<Case> {
     add(&[&head, filler(30 << 10).as_bytes(), body.as_bytes()], &[201]);
     add(&[&head, filler(65 << 10).as_bytes(), body.as_bytes()], &[431]);
     add(&[&head, filler(1 << 20).as_bytes(), body.as_bytes()], &[431]);
-    add(&["A".repeat(1000).as_bytes(), b" / HTTP/1.1\r\nHost: localhost\r\n\r\n"], &[404]);
+    add(&["A".repeat(1000).as_bytes(), b" / HTTP/1.1\r\nHost: localhost\r\n\r\n"], &[405]);
     add(&["A".repeat(65 << 10).as_bytes()], &[431]);
     add(&[b"GET /", "%41".repeat(10_000).as_bytes(), b" HTTP/1.1\r\nHost: localhost\r\n\r\n"], &[404]);
     add(&[b"GET /", "%41".repeat(22_000).as_bytes(), b" HTTP/1.1\r\n\r\n"], &[431]);

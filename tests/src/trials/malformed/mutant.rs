@@ -4,7 +4,7 @@ use fastrand::Rng;
 use httparse::{EMPTY_HEADER, Request, Status};
 
 use super::{
-    Scene,
+    Parts,
     body::{body, pick},
     corpus::Case,
 };
@@ -14,7 +14,7 @@ pub(super) struct Mutant {
     pub(super) bytes: Vec<u8>,
     /// Its request id, which its answer has to have.
     pub(super) id: String,
-    /// Whether it is malformed for certain, and may create nothing.
+    /// Mark that it is malformed for certain, and may create nothing.
     pub(super) is_malformed: bool,
 }
 
@@ -93,7 +93,7 @@ const HARMLESS: &[&str] = &[
     "Forwarded: for=\"[::1]\"\r\n",
     "X-HTTP-Method-Override: PUT\r\n",
 ];
-/// What damage puts in.
+/// Bytes that damage puts in.
 const PIECES: &[&[u8]] = &[
     b"\r\n",
     b"\n",
@@ -124,20 +124,20 @@ const PIECES: &[&[u8]] = &[
 
 pub(super) struct Generator<'a> {
     pub(super) rng: Rng,
-    scene: &'a Scene,
-    /// Of the corpus, those that can be damaged: an answer to a HEAD can be told from others by its request alone.
+    scene: &'a Parts,
+    /// Requests of the corpus that can be damaged: an answer to a HEAD can be told from others by its request alone.
     cases: Vec<&'a Case>,
     lane: usize,
     made: usize,
 }
 
 impl<'a> Generator<'a> {
-    pub(super) fn new(rng: Rng, scene: &'a Scene, cases: &'a [Case], lane: usize) -> Self {
+    pub(super) fn new(rng: Rng, scene: &'a Parts, cases: &'a [Case], lane: usize) -> Self {
         let cases = cases.iter().filter(|case| !case.bytes.starts_with(b"HEAD ") && case.bytes.len() < 4096).collect();
         Self { rng, scene, cases, lane, made: 0 }
     }
 
-    /// A request with mutants of all its parts, each of which is right more often than not.
+    /// Returns a request with mutants of all its parts, each of which is right more often than not.
     pub(super) fn framed(&mut self) -> Mutant {
         let Self { rng, scene, lane, made, .. } = self;
         *made += 1;
@@ -178,7 +178,7 @@ impl<'a> Generator<'a> {
         Mutant { bytes, id, is_malformed: is_malformed || body_is_malformed }
     }
 
-    /// A request or two, damaged somewhere, and whether it ends early. Otherwise it has a body of the length it
+    /// Returns a request or two, damaged somewhere, and whether it ends early. Otherwise it has a body of the length it
     /// says, where that can be read.
     pub(super) fn damaged(&mut self) -> (Vec<u8>, bool) {
         let mut bytes = self.whole();
@@ -228,7 +228,7 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// In chunks, with what may stand around them.
+/// Returns the body in chunks, with what may stand around them.
 fn chunked(rng: &mut Rng, body: &[u8]) -> Vec<u8> {
     let (mut chunks, mut rest) = (Vec::new(), body);
     while !rest.is_empty() {
@@ -245,7 +245,7 @@ fn chunked(rng: &mut Rng, body: &[u8]) -> Vec<u8> {
     chunks
 }
 
-/// How many bytes the first request says to have and has not, as far as the server would wait for them.
+/// Returns how many bytes the first request announces and lacks, as far as the server would wait for them.
 fn missing(bytes: &[u8]) -> usize {
     let mut headers = [EMPTY_HEADER; 100];
     let mut request = Request::new(&mut headers);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Answer;
 
-/// How long an answer may take: longer than the server waits for a body that does not come.
+/// Maximum time for an answer: longer than the server waits for a body that does not come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// After how long without an answer the server is taken to wait for more: long for a create on a busy machine,
@@ -22,12 +22,12 @@ const STALLED: Duration = Duration::from_secs(1);
 pub(super) struct Wire {
     stream: TcpStream,
     received: Vec<u8>,
-    /// Whether it was said that no more will come.
+    /// Mark that no more will be sent.
     pub(super) is_cut: bool,
 }
 
 impl Wire {
-    /// One on which each request is whole, and has to be answered.
+    /// Returns a connection on which each request is whole, and has to be answered.
     pub(super) fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -49,7 +49,7 @@ impl Wire {
         Ok(self.stream.set_read_timeout(Some(PATIENCE))?)
     }
 
-    /// All answers up to the connection's end, the first to a HEAD perhaps. Where the server waits for
+    /// Returns all answers up to the connection's end, the first to a HEAD perhaps. Where the server waits for
     /// more, it is told that no more will come.
     pub(super) fn answers(&mut self, to_head: bool) -> Result<Vec<Answer>> {
         if !self.is_cut {
@@ -69,7 +69,7 @@ impl Wire {
         }
     }
 
-    /// The next answer; `None` where the connection has ended.
+    /// Returns the next answer; `None` where the connection has ended.
     pub(super) fn answer(&mut self) -> Result<Option<Answer>> {
         loop {
             if let Some(answer) = self.take(false)? {
@@ -100,7 +100,7 @@ impl Wire {
         }
     }
 
-    /// The first answer of what was received, where it is there in full.
+    /// Returns the first answer of what was received, where it is there in full.
     fn take(&mut self, to_head: bool) -> Result<Option<Answer>> {
         let mut headers = [EMPTY_HEADER; 64];
         let mut response = Response::new(&mut headers);
@@ -138,10 +138,15 @@ pub(super) fn is_by_hyper(answer: &Answer, to_head: bool) -> Result<bool> {
         ensure!(matches!(status, 400 | 414 | 431) && body.is_empty(), "an answer of nobody's");
         return Ok(true);
     }
-    ensure!(matches!(status, 200 | 201 | 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 415 | 422), "the status");
+    // The way from the root to the page that shows the API.
+    let is_redirect = *status == 307 && answer.header("location").is_some_and(|to| to.ends_with("docs/"));
+    ensure!(
+        is_redirect || matches!(status, 200 | 201 | 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 415 | 422),
+        "the status"
+    );
     // CORS answers every OPTIONS.
     let is_preflight = *status == 200 && answer.header("access-control-allow-methods").is_some();
-    ensure!(body.is_empty() == (to_head || is_preflight), "the length of the body");
+    ensure!(body.is_empty() == (to_head || is_preflight || is_redirect), "the length of the body");
     if !body.is_empty() {
         let value = answer.json()?;
         let message = &value["message"];

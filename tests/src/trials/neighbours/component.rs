@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use super::{Adversary, Scene, Setup, reload::Reload, setup::section};
-use crate::hostile::{Kind, compile_bomb, kinds, refused};
+use crate::hostile_components::{Kind, compile_bomb, kinds, refused};
 
 /// Components that load and then misbehave, called in turn by one client.
 struct Kinds {

@@ -31,7 +31,7 @@ use crate::Server;
 
 /// Something that may harm a neighbour. One value is one line of the table.
 trait Adversary: Sync {
-    /// Name of its family and its own, such as `component: loops`.
+    /// Returns the name of its family and its own, such as `component: loops`.
     fn name(&self) -> String;
 
     /// Adds its tenants, files and arguments, before the server starts.
@@ -48,7 +48,7 @@ trait Adversary: Sync {
 
 /// Size of a run.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct NeighbourOptions {
     /// Parts of names, of which an adversary's has to contain one; empty for all adversaries.
     pub only: Vec<String>,
     /// Number of times that the healthy tenant is measured alone and beside the adversary, in turns.
@@ -70,7 +70,7 @@ const BEFORE_THE_END: Duration = Duration::from_millis(300);
 /// # Errors
 ///
 /// Where no adversary is chosen, or one can't be prepared. Harm to the server is no error, but in the line.
-pub fn run(program: &str, options: &Options, mut seen: impl FnMut(&Line)) -> Result<Vec<Line>> {
+pub fn run(program: &str, options: &NeighbourOptions, mut seen: impl FnMut(&Line)) -> Result<Vec<Line>> {
     let mut adversaries = adversaries(options.together)?;
     let known: Vec<_> = adversaries.iter().map(|adversary| adversary.name()).collect();
     let is_chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part));
@@ -100,7 +100,7 @@ fn adversaries(together: bool) -> Result<Vec<Box<dyn Adversary>>> {
 }
 
 /// Measures one line.
-fn measure(program: &str, adversary: &mut dyn Adversary, options: &Options) -> Result<Line> {
+fn measure(program: &str, adversary: &mut dyn Adversary, options: &NeighbourOptions) -> Result<Line> {
     let mut setup = Setup::new(program)?;
     adversary.prepare(&mut setup)?;
     let mut line = Line::new(adversary.name());
@@ -125,7 +125,13 @@ fn measure(program: &str, adversary: &mut dyn Adversary, options: &Options) -> R
 }
 
 /// Measures alone and beside, in turns.
-fn rounds(setup: &Setup, server: &Server, adversary: &dyn Adversary, options: &Options, line: &mut Line) -> Result<()> {
+fn rounds(
+    setup: &Setup,
+    server: &Server,
+    adversary: &dyn Adversary,
+    options: &NeighbourOptions,
+    line: &mut Line,
+) -> Result<()> {
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     let mut own = Vec::new();
     for round in 0..options.rounds.max(1) {

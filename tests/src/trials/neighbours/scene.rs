@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 
 use super::setup::Setup;
-use crate::{Client, Server, hostile::NAME};
+use crate::{Client, Server, hostile_components::NAME};
 
 /// The server, and the word to stop.
 pub(super) struct Scene<'a> {
@@ -53,7 +53,7 @@ impl Scene<'_> {
         })
     }
 
-    /// A client of the tenant under this path.
+    /// Returns a client of the tenant under this path.
     pub(super) fn client(&self, path: &str, key: &str) -> Client {
         Client::new(self.server.address(), key).under(path).within(Duration::from_secs(15))
     }

@@ -70,7 +70,7 @@ impl Setup {
         Ok(server)
     }
 
-    /// A client of the healthy tenant.
+    /// Returns a client of the healthy tenant.
     pub(super) fn healthy(&self, server: &Server, timeout: Duration) -> Result<Client> {
         let client = Client::new(server.address(), &self.key).under("/healthy").within(timeout);
         match &self.certificate {
@@ -88,7 +88,7 @@ fn limit_memory(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// Section of a tenant under the path of its name, with a database of its own unless the lines give one.
+/// Returns the section of a tenant under the path of its name, with a database of its own unless the lines give one.
 pub(super) fn section(name: &str, lines: &str) -> String {
     let database = match lines.contains("database =") {
         true => String::new(),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::{net::TcpSocket, task::JoinSet, time::sleep};
 
 use super::{
-    super::slow::{self, Manner},
+    super::slow_clients::{self, Manner},
     Adversary, Scene, Setup,
     database::Locked,
 };
@@ -17,7 +17,7 @@ const STRANGERS: usize = 256;
 /// Limit of the connections where strangers take all of them.
 pub(super) const CONNECTIONS: usize = 300;
 
-/// An API key as it should be written, that nobody was given.
+/// Returns an API key as it should be written, that nobody was given.
 pub(super) fn made_up_key() -> String {
     format!("recoup_sk_{}", iter::repeat_with(fastrand::alphanumeric).take(43).collect::<String>())
 }
@@ -86,7 +86,7 @@ impl Adversary for Slow {
 
     fn attack(&self, scene: &Scene<'_>) -> Result<Vec<f64>> {
         let (address, manner) = (scene.server.address(), self.manner);
-        let head = slow::head("/healthy", &made_up_key());
+        let head = slow_clients::head("/healthy", &made_up_key());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut clients = JoinSet::new();
@@ -95,9 +95,9 @@ impl Adversary for Slow {
                 clients.spawn(async move {
                     loop {
                         let socket = TcpSocket::new_v4()?;
-                        socket.set_recv_buffer_size(slow::UNREAD)?;
+                        socket.set_recv_buffer_size(slow_clients::UNREAD)?;
                         if let Ok(stream) = socket.connect(address).await {
-                            slow::keep(stream, manner, &head).await;
+                            slow_clients::keep(stream, manner, &head).await;
                         }
                         sleep(BETWEEN).await;
                     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 
 use super::{Adversary, Scene, Setup};
-use crate::hostile;
+use crate::hostile_components;
 
 /// Clients of another tenant.
 const CLIENTS: usize = 64;
@@ -33,7 +33,7 @@ impl Adversary for Loops {
     }
 
     fn prepare(&mut self, setup: &mut Setup) -> Result<()> {
-        setup.tenants.write("loops.wasm", hostile::two_faced("(call $spin)")?)?;
+        setup.tenants.write("loops.wasm", hostile_components::two_faced("(call $spin)")?)?;
         self.key = setup.tenant("loops", "component = \"loops.wasm\"")?;
         Ok(())
     }

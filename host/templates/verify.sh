@@ -1,0 +1,6 @@
+#!/bin/sh
+# Builds the component and judges it, for people and for CI.
+set -eu
+cd "$(dirname "$0")"
+sh build.sh
+"${WORKSPACES:-workspaces}" verify component.wasm "$@"
