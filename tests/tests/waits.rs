@@ -91,8 +91,8 @@ async fn requests_over_a_tenants_sandboxes_that_run_wait_and_are_refused() -> Re
 
 #[tokio::test]
 async fn sandboxes_that_wait_for_their_host_let_others_run() -> Result<()> {
-    let pool = Pool { concurrency: 1, queue: 7, admission_wait: Duration::from_millis(300), ..Pool::default() };
-    let workspaces = slow(&component("(drop (call $grant))")?, Duration::from_secs(1), SandboxLimits::default(), pool)?;
+    let pool = Pool { concurrency: 1, queue: 7, admission_wait: Duration::from_secs(2), ..Pool::default() };
+    let workspaces = slow(&component("(drop (call $grant))")?, Duration::from_secs(4), SandboxLimits::default(), pool)?;
     let call = || workspaces.create_workspace_for(Caller::new(Uuid::nil()), CreateWorkspaceRequest::default(), None);
     let (one, two, three, four) = tokio::join!(call(), call(), call(), call());
     for answer in [one, two, three, four] {
@@ -103,8 +103,10 @@ async fn sandboxes_that_wait_for_their_host_let_others_run() -> Result<()> {
 
 #[tokio::test]
 async fn requests_that_wait_for_the_host_have_no_sandbox() -> Result<()> {
-    // Three sandboxes can exist: this one, and two of rehearsals.
-    let pool = Pool { concurrency: 1, slow: 0, queue: 99, ..Pool::default() };
+    // Twelve sandboxes can exist: one that runs, nine that take long on a busy machine, and two of rehearsals.
+    let hour = Duration::from_secs(3600);
+    let pool =
+        Pool { concurrency: 1, slow: 9, queue: 99, target_delay: hour, admission_wait: hour, ..Pool::default() };
     let wait = Duration::from_secs(1);
     let workspaces = slow(&component("(drop (call $grant))")?, wait, SandboxLimits::default(), pool)?;
     let workspaces = Arc::new(workspaces);
