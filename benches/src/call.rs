@@ -1,6 +1,6 @@
 //! Time of one call of the component, without HTTP. Auth grants everything and storage keeps nothing, so neither waits.
 
-use std::{fmt, time::Instant};
+use std::{fmt, num::NonZeroU32, time::Instant};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -20,6 +20,8 @@ const CALLS: u32 = 2_000;
 pub(crate) struct Call {
     /// Time of a call in a fresh sandbox.
     pub(crate) sandboxed: f64,
+    /// Time of a call in an instance that has answered others before.
+    pub(crate) reused: f64,
     /// Time of a call without a sandbox.
     pub(crate) native: f64,
     /// Time to make an instance of the component and to drop it.
@@ -28,30 +30,34 @@ pub(crate) struct Call {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sandboxed, native, instance } = self;
+        let Self { sandboxed, reused, native, instance } = self;
         write!(
             f,
-            "one call: {sandboxed:.1} µs sandboxed, {native:.1} µs native, {:.1} µs between them; an instance takes {instance:.1} µs of it",
+            "one call: {sandboxed:.1} µs sandboxed, {reused:.1} µs in an instance that is reused, {native:.1} µs native, {:.1} µs between the first and the last; an instance takes {instance:.1} µs of it",
             sandboxed - native
         )
     }
 }
 
-/// Measures the three in turns.
+/// Measures them in turns.
 pub(crate) fn measure(rounds: usize) -> Result<Call> {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let sandboxes = Sandboxes::new(Pool::default())?;
-    let [sandboxed, native] = [false, true].map(|is_native| {
-        native::set(is_native);
-        let (storage, auth) = native::stage();
-        Workspaces::builder(storage, auth).sandboxes(sandboxes.clone()).build()
-    });
-    let (sandboxed, native, limits) = (sandboxed?, native?, SandboxLimits::default());
+    let limits = SandboxLimits::default();
+    let reused = SandboxLimits { requests_per_instance: NonZeroU32::MAX, ..limits.clone() };
+    let [sandboxed, reused, native] =
+        [(false, &limits), (false, &reused), (true, &limits)].map(|(is_native, limits)| {
+            native::set(is_native);
+            let (storage, auth) = native::stage();
+            Workspaces::builder(storage, auth).sandboxes(sandboxes.clone()).limits(limits.clone()).build()
+        });
     native::set(false);
-    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    let [sandboxed, reused, native] = [sandboxed?, reused?, native?];
+    let mut times = [const { Vec::new() }; 4];
     for _ in 0..rounds {
-        times[0].push(tokio.block_on(calls(&sandboxed))?);
-        times[1].push(tokio.block_on(calls(&native))?);
+        for (workspaces, times) in [&sandboxed, &reused, &native].into_iter().zip(&mut times) {
+            times.push(tokio.block_on(calls(workspaces))?);
+        }
         let start = Instant::now();
         tokio.block_on(async {
             for _ in 0..CALLS {
@@ -59,10 +65,10 @@ pub(crate) fn measure(rounds: usize) -> Result<Call> {
             }
             Ok(())
         })?;
-        times[2].push(each(start));
+        times[3].push(each(start));
     }
-    let [sandboxed, native, instance] = times.map(|times| quantile(times, 50));
-    Ok(Call { sandboxed, native, instance })
+    let [sandboxed, reused, native, instance] = times.map(|times| quantile(times, 50));
+    Ok(Call { sandboxed, reused, native, instance })
 }
 
 async fn calls(workspaces: &Workspaces) -> Result<f64> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::figures::Report;
+use crate::{figures::Report, servers::Kind};
 
 /// Height of a bar with its margin, in pixels.
 const BAR: usize = 28;
@@ -20,7 +20,7 @@ pub(crate) fn draw(report: &Report) -> String {
          <text x=\"10\" y=\"20\">Creates a second, sandboxed : native (median and range of the rounds)</text>\n"
     );
     for (row, comparison) in report.comparisons.iter().enumerate() {
-        let [low, ratio, high] = comparison.ratio();
+        let Some([low, ratio, high]) = comparison.ratio(Kind::Sandboxed) else { continue };
         let (top, middle) = (BAR * (row + 1) + 6, BAR * (row + 1) + 16);
         // Writing to a string does not fail.
         let _ = writeln!(

@@ -1,15 +1,16 @@
 //! Figures of the rounds, and their table.
 
-use std::{fmt, time::Duration};
+use std::{fmt, fs, mem, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use workspaces_tests::trials::throughput::quantile;
+use workspaces_tests::{Server, trials::throughput::quantile};
 
 use crate::{
+    answers::Answers,
     call::Call,
     client,
-    servers::{Database, Running, Servers},
+    servers::{Database, Kind, Running, Servers},
 };
 
 /// Figures of one run of the benchmark.
@@ -17,17 +18,22 @@ use crate::{
 pub(crate) struct Report {
     pub(crate) call: Call,
     pub(crate) comparisons: Vec<Comparison>,
+    pub(crate) answers: Answers,
 }
 
-/// The sandboxed server against the others, on one database with so many clients.
+/// The servers on one database, with so many clients.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
     pub(crate) database: Database,
     pub(crate) connections: usize,
-    pub(crate) sandboxed: Vec<Round>,
-    pub(crate) native: Vec<Round>,
-    /// Empty where there is no Node.
-    pub(crate) node: Vec<Round>,
+    pub(crate) servers: Vec<Figures>,
+}
+
+/// Figures of a server.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) kind: Kind,
+    pub(crate) rounds: Vec<Round>,
 }
 
 /// Figures of a server in one round.
@@ -50,34 +56,34 @@ pub(crate) struct Round {
 impl Comparison {
     /// Has the servers take turns.
     pub(crate) fn measure(servers: &Servers, connections: usize, rounds: usize, time: Duration) -> Result<Self> {
-        let (mut sandboxed, mut native, mut node) = (Vec::new(), Vec::new(), Vec::new());
+        let running = &servers.running;
+        let mut figures: Vec<_> = running.iter().map(|(kind, _)| Figures { kind: *kind, rounds: Vec::new() }).collect();
         for round in 0..rounds {
             // Who is first changes: the second finds the disk as the first left it.
-            let mut turns = [(&servers.sandboxed, &mut sandboxed), (&servers.native, &mut native)];
-            if round % 2 == 1 {
-                turns.reverse();
-            }
-            for (running, figures) in turns {
-                figures.push(Round::measure(running, connections, time)?);
-            }
-            if let Some(running) = &servers.node {
-                node.push(Round::measure(running, connections, time)?);
+            for turn in 0..running.len() {
+                let server = (round + turn) % running.len();
+                let Running { server: program, key, .. } = &running[server].1;
+                figures[server].rounds.push(Round::measure(program, key, connections, time)?);
             }
         }
-        Ok(Self { database: servers.database, connections, sandboxed, native, node })
+        let is_empty = |figures: &Figures| figures.rounds.iter().any(|round| round.created_per_second == 0.0);
+        ensure!(!figures.iter().any(is_empty), "no workspace was created");
+        Ok(Self { database: servers.database, connections, servers: figures })
     }
 
-    /// Returns the lowest, the median and the highest of the rounds' ratios of creates, sandboxed to native.
-    pub(crate) fn ratio(&self) -> [f64; 3] {
-        ratios(&self.sandboxed, &self.native, |round| round.created_per_second)
+    /// Returns the lowest, the median and the highest of the rounds' ratios of creates, of a server to the native one.
+    pub(crate) fn ratio(&self, kind: Kind) -> Option<[f64; 3]> {
+        let rounds = |kind| Some(&self.servers.iter().find(|figures| figures.kind == kind)?.rounds);
+        Some(ratios(rounds(kind)?, rounds(Kind::Native)?, |round| round.created_per_second))
     }
 }
 
 impl Round {
-    fn measure(running: &Running, connections: usize, time: Duration) -> Result<Self> {
-        let (cpu, switches) = (running.processor_time()?, running.switches()?);
-        let answers = client::load(running.server.address(), &running.key, connections, time)?;
-        let (cpu, switches) = (running.processor_time()? - cpu, running.switches()? - switches);
+    /// Loads a server from so many connections for a time.
+    pub(crate) fn measure(server: &Server, key: &str, connections: usize, time: Duration) -> Result<Self> {
+        let (cpu, switches_before) = (server.processor_time()?, switches(server)?);
+        let answers = client::load(server.address(), key, connections, time)?;
+        let (cpu, switches) = (server.processor_time()? - cpu, switches(server)? - switches_before);
         let number = (answers.created.len() + answers.refused) as f64;
         let milliseconds = |hundredths| quantile(answers.created.clone(), hundredths) * 1e3;
         Ok(Self {
@@ -100,22 +106,18 @@ impl fmt::Display for Report {
             "", "", "creates/s", "ratio to native", "p50 ms", "p99 ms", "CPU µs", "refused", "switches"
         )?;
         for comparison in &self.comparisons {
-            let Comparison { database, connections, sandboxed, native, node } = comparison;
-            for (name, rounds) in [("sandboxed", sandboxed), ("native", native), ("Node", node)] {
-                if rounds.is_empty() {
-                    continue;
-                }
+            let mut what = format!("{}, {}", comparison.database.name(), comparison.connections);
+            for Figures { kind, rounds } in &comparison.servers {
                 let median = |figure: fn(&Round) -> f64| median(rounds, figure);
-                let what = match name {
-                    "sandboxed" => format!("{}, {connections}", database.name()),
-                    _ => String::new(),
-                };
-                let [low, ratio, high] = ratios(rounds, native, |round| round.created_per_second);
+                let ratio =
+                    comparison.ratio(*kind).map(|[low, ratio, high]| format!("{ratio:.2} ({low:.2}-{high:.2})"));
                 writeln!(
                     f,
-                    "{what:24}{name:12}{:>11.0}  {:18}{:>8.2}{:>9.2}{:>8.0}{:>9.0}{:>10.1}",
+                    "{:24}{:12}{:>11.0}  {:18}{:>8.2}{:>9.2}{:>8.0}{:>9.0}{:>10.1}",
+                    mem::take(&mut what),
+                    kind.name(),
                     median(|round| round.created_per_second),
-                    format!("{ratio:.2} ({low:.2}-{high:.2})"),
+                    ratio.unwrap_or_default(),
                     median(|round| round.p50_milliseconds),
                     median(|round| round.p99_milliseconds),
                     median(|round| round.cpu_microseconds),
@@ -124,14 +126,15 @@ impl fmt::Display for Report {
                 )?;
             }
         }
-        write!(
+        writeln!(
             f,
-            "the number beside a database is that of connections; switches are voluntary context switches of the server's threads for an answer"
-        )
+            "\nthe number beside a database is that of connections; switches are voluntary context switches of the server's threads for an answer\n"
+        )?;
+        write!(f, "{}", self.answers)
     }
 }
 
-fn median(rounds: &[Round], figure: fn(&Round) -> f64) -> f64 {
+pub(crate) fn median(rounds: &[Round], figure: fn(&Round) -> f64) -> f64 {
     quantile(rounds.iter().map(figure).collect(), 50)
 }
 
@@ -139,4 +142,16 @@ fn median(rounds: &[Round], figure: fn(&Round) -> f64) -> f64 {
 fn ratios(rounds: &[Round], others: &[Round], figure: impl Fn(&Round) -> f64) -> [f64; 3] {
     let ratios: Vec<_> = rounds.iter().zip(others).map(|(one, other)| figure(one) / figure(other)).collect();
     [0, 50, 100].map(|hundredths| quantile(ratios.clone(), hundredths))
+}
+
+/// Returns the number of voluntary context switches of a server's threads so far.
+fn switches(server: &Server) -> Result<u64> {
+    let mut switches = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", server.id()))? {
+        // A thread may end in between.
+        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        switches += line.context("no number of switches")?.trim().parse::<u64>()?;
+    }
+    Ok(switches)
 }

@@ -9,10 +9,12 @@
     reason = "its answers go to standard output, its progress to standard error"
 )]
 
+mod answers;
 mod call;
 mod chart;
 mod client;
 mod figures;
+mod instructions;
 mod servers;
 
 use std::{env, fs, path::PathBuf, process::ExitCode, time::Duration};
@@ -21,6 +23,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
 use crate::{
+    answers::Answers,
     figures::{Comparison, Report},
     servers::{Database, Servers},
 };
@@ -43,6 +46,12 @@ struct Arguments {
     /// Write a chart of the ratios to this file, as SVG
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Compare numbers of instructions with those that are kept in benches/instructions.json, and nothing else; needs valgrind
+    #[arg(long)]
+    instructions: bool,
+    /// Keep the numbers of instructions
+    #[arg(long, requires = "instructions")]
+    keep: bool,
     /// Leave PostgreSQL out
     #[arg(long)]
     no_postgres: bool,
@@ -58,7 +67,18 @@ fn main() -> Result<ExitCode> {
             workspaces_host::runtime::native::set(is_native);
             Ok(workspaces_host::cli::main())
         }
-        None => bench(&Arguments::parse()).map(|()| ExitCode::SUCCESS),
+        None => run().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run() -> Result<()> {
+    if env::args().nth(1).as_deref() == Some(instructions::COUNTED) {
+        return instructions::counted();
+    }
+    let arguments = Arguments::parse();
+    match arguments.instructions {
+        true => instructions::compare(arguments.keep),
+        false => bench(&arguments),
     }
 }
 
@@ -72,7 +92,10 @@ fn bench(arguments: &Arguments) -> Result<()> {
     ensure!(rounds > 0 && !seconds.is_zero(), "at least one round of one second");
     eprintln!("{rounds} rounds of {seconds:?} a server; the clients run on the same machine");
     let programs = servers::Programs::new(!arguments.no_node)?;
-    let mut report = Report { call: call::measure(rounds)?, comparisons: Vec::new() };
+    let call = call::measure(rounds)?;
+    eprintln!("kinds of answers");
+    let answers = Answers::measure(&programs, rounds, seconds)?;
+    let mut report = Report { call, comparisons: Vec::new(), answers };
     for (database, connections) in
         [(Database::Disk, &[1, 64, 256, 1024][..]), (Database::Memory, &[1, 64]), (Database::Postgres, &[64])]
     {

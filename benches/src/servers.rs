@@ -5,7 +5,6 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -48,8 +47,11 @@ impl Programs {
         Ok(Self { node, names })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.names.path().join(name)
+    /// Returns the path of the program under the name for a kind of server. Node's database is made by the sandboxed one.
+    pub(crate) fn path(&self, kind: Kind) -> Result<String> {
+        let name = if kind == Kind::Native { NATIVE } else { SANDBOXED };
+        let path = self.names.path().join(name);
+        Ok(path.to_str().context("the path of the program is no UTF-8")?.to_owned())
     }
 }
 
@@ -59,7 +61,7 @@ impl Programs {
 pub(crate) enum Database {
     /// SQLite on this machine's disk, each create synced.
     Disk,
-    /// SQLite in a file system in memory, where a sync costs nothing.
+    /// SQLite without a file.
     Memory,
     /// A PostgreSQL server on this machine.
     Postgres,
@@ -75,20 +77,48 @@ impl Database {
     }
 }
 
-/// File system in memory of Linux.
-const IN_MEMORY: &str = "/dev/shm";
+/// Kind of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// A fresh sandbox for each request.
+    Sandboxed,
+    /// Sandboxes that answer many requests.
+    Reused,
+    /// No sandbox.
+    Native,
+    /// The same operation in Node.
+    Node,
+}
 
-/// A sandboxed server, a native one, and one in Node where that is installed, each with a database of its own.
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sandboxed => "sandboxed",
+            Self::Reused => "reused",
+            Self::Native => "native",
+            Self::Node => "Node",
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Reused => &["--requests-per-instance", "1000000"],
+            _ => &[],
+        }
+    }
+}
+
+/// Servers of each kind that there is, each with a database of its own.
 pub(crate) struct Servers {
     pub(crate) database: Database,
-    pub(crate) sandboxed: Running,
-    pub(crate) native: Running,
-    pub(crate) node: Option<Running>,
+    pub(crate) running: Vec<(Kind, Running)>,
 }
 
 /// A server that runs.
 pub(crate) struct Running {
     pub(crate) server: Server,
+    /// A credential, for creates.
     pub(crate) key: String,
     // After the server, which uses them.
     _deployment: Deployment,
@@ -97,18 +127,10 @@ pub(crate) struct Running {
 
 impl Servers {
     pub(crate) fn start(programs: &Programs, database: Database) -> Result<Self> {
-        let [sandboxed, native] = [SANDBOXED, NATIVE]
-            .map(|name| Running::start(&programs.path(name), database, |deployment, _| deployment.server(&[])));
-        let node = programs.node.as_ref().map(|folder| {
-            Running::start(&programs.path(SANDBOXED), database, |deployment, postgres| {
-                let mut command = Command::new("node");
-                let file = deployment.database().into_os_string();
-                let address = postgres.map_or(file, |postgres| postgres.url().into());
-                command.arg(folder.join("server.mjs")).env("DATABASE", address).env("PEPPER", PEPPER);
-                command
-            })
-        });
-        Ok(Self { database, sandboxed: sandboxed?, native: native?, node: node.transpose()? })
+        let kinds = [Kind::Sandboxed, Kind::Reused, Kind::Native];
+        let kinds = kinds.into_iter().chain(programs.node.as_ref().map(|_| Kind::Node));
+        let running = kinds.map(|kind| Ok((kind, Running::start(programs, kind, database)?)));
+        Ok(Self { database, running: running.collect::<Result<_>>()? })
     }
 }
 
@@ -139,19 +161,36 @@ fn node(target: &Path) -> Result<Option<PathBuf>> {
 }
 
 impl Running {
-    /// Makes a database with an account and a key, and starts the server that `command` returns for it.
-    fn start(
-        program: &Path,
+    /// Makes a database with an account and a key, and starts a server on it.
+    fn start(programs: &Programs, kind: Kind, database: Database) -> Result<Self> {
+        match (database, kind, &programs.node) {
+            (Database::Memory, Kind::Sandboxed | Kind::Reused | Kind::Native, _) => Self::demo(programs, kind, "info"),
+            (_, Kind::Node, Some(folder)) => Self::with(programs, kind, database, |deployment, postgres| {
+                let mut command = Command::new("node");
+                let file = deployment.database().into_os_string();
+                let address = postgres.map_or(file, |postgres| postgres.url().into());
+                command.arg(folder.join("server.mjs")).env("DATABASE", address).env("PEPPER", PEPPER);
+                if database == Database::Memory {
+                    command.env("IN_MEMORY", "1");
+                }
+                command
+            }),
+            _ => Self::with(programs, kind, database, |deployment, _| deployment.server(kind.arguments())),
+        }
+    }
+
+    fn with(
+        programs: &Programs,
+        kind: Kind,
         database: Database,
         command: impl Fn(&Deployment, Option<&Postgres>) -> Command,
     ) -> Result<Self> {
-        let program = program.to_str().context("the path of the program is no UTF-8")?;
+        let program = programs.path(kind)?;
         let (deployment, postgres) = match database {
-            Database::Disk => (Deployment::new(program)?, None),
-            Database::Memory => (Deployment::within(program, Path::new(IN_MEMORY))?, None),
+            Database::Disk | Database::Memory => (Deployment::new(&program)?, None),
             Database::Postgres => {
                 let postgres = Postgres::start()?;
-                (Deployment::on_postgres(program, &postgres.url())?, Some(postgres))
+                (Deployment::on_postgres(&program, &postgres.url())?, Some(postgres))
             }
         };
         let account = deployment.run(&["account", "create", "--name", "Ada"])?;
@@ -162,20 +201,13 @@ impl Running {
         Ok(Self { server, key, _deployment: deployment, _postgres: postgres })
     }
 
-    /// Returns the processor time that the server has used.
-    pub(crate) fn processor_time(&self) -> Result<Duration> {
-        self.server.processor_time()
-    }
-
-    /// Returns the number of voluntary context switches of its threads so far.
-    pub(crate) fn switches(&self) -> Result<u64> {
-        let mut switches = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.server.id()))? {
-            // A thread may end in between.
-            let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            switches += line.context("no number of switches")?.trim().parse::<u64>()?;
-        }
-        Ok(switches)
+    /// Starts a server on a database in memory.
+    pub(crate) fn demo(programs: &Programs, kind: Kind, log: &str) -> Result<Self> {
+        let deployment = Deployment::new(&programs.path(kind)?)?;
+        let mut command = deployment.command(&["serve", "--demo", "--listen", "127.0.0.1:0"]);
+        command.env_remove("WORKSPACES_DATABASE").args(kind.arguments()).env("WORKSPACES_LOG", log);
+        let mut server = Server::start(command.stderr(Stdio::null()))?;
+        let key = server.demo_key()?;
+        Ok(Self { server, key, _deployment: deployment, _postgres: None })
     }
 }

@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -140,7 +140,7 @@ pub struct Server {
     child: Child,
     address: SocketAddr,
     admin: Option<SocketAddr>,
-    _stdout: BufReader<std::process::ChildStdout>,
+    stdout: BufReader<std::process::ChildStdout>,
 }
 
 impl Server {
@@ -171,7 +171,23 @@ impl Server {
             let address = line.trim().strip_prefix("administration on ").context("no administration")?;
             admin = address.strip_prefix("http://").map(str::parse).transpose()?;
         }
-        Ok(Self { child, address, admin, _stdout: stdout })
+        Ok(Self { child, address, admin, stdout })
+    }
+
+    /// Returns the first key that `serve --demo` prints.
+    ///
+    /// # Errors
+    ///
+    /// Where its output ends without one.
+    pub fn demo_key(&mut self) -> Result<String> {
+        let mut line = String::new();
+        while self.stdout.read_line(&mut line)? > 0 {
+            if let Some(key) = line.trim().strip_prefix("API key") {
+                return Ok(key.trim().to_owned());
+            }
+            line.clear();
+        }
+        bail!("the demo prints no key")
     }
 
     /// Returns the address that it listens at.

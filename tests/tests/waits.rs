@@ -105,8 +105,7 @@ async fn sandboxes_that_wait_for_their_host_let_others_run() -> Result<()> {
 async fn requests_that_wait_for_the_host_have_no_sandbox() -> Result<()> {
     // Twelve sandboxes can exist: one that runs, nine that take long on a busy machine, and two of rehearsals.
     let hour = Duration::from_secs(3600);
-    let pool =
-        Pool { concurrency: 1, slow: 9, queue: 99, target_delay: hour, admission_wait: hour, ..Pool::default() };
+    let pool = Pool { concurrency: 1, slow: 9, queue: 99, target_delay: hour, admission_wait: hour, ..Pool::default() };
     let wait = Duration::from_secs(1);
     let workspaces = slow(&component("(drop (call $grant))")?, wait, SandboxLimits::default(), pool)?;
     let workspaces = Arc::new(workspaces);

@@ -1,4 +1,4 @@
-//! The allocator: memory for one request.
+//! The allocator: memory for one request after the other.
 
 use core::{
     alloc::{GlobalAlloc, Layout},
@@ -6,12 +6,14 @@ use core::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-/// Hands out memory from the front and takes none back, but the last piece: an instance serves one
-/// request and is thrown away. What a request needs fits into the memory that the instance begins
-/// with, so that the host maps nothing more for it.
+/// Hands out memory from the front and takes back the last piece alone, until all are given back, as they are
+/// at the end of a request: then it begins at the front again. What a request needs fits into the memory that the
+/// instance begins with, so that the host maps nothing more for it.
 pub(crate) struct Arena {
-    /// Address at which the next piece begins; 0 before the first.
+    /// Address at which the next piece begins; 0 where none is in use.
     next: AtomicUsize,
+    /// Number of pieces in use.
+    pieces: AtomicUsize,
 }
 
 const PAGE: usize = 1 << 16;
@@ -23,7 +25,7 @@ unsafe extern "C" {
 
 impl Arena {
     pub(crate) const fn new() -> Self {
-        Self { next: AtomicUsize::new(0) }
+        Self { next: AtomicUsize::new(0), pieces: AtomicUsize::new(0) }
     }
 
     /// Returns the end of a piece that begins at `start`, after growing the memory to it.
@@ -49,6 +51,7 @@ unsafe impl GlobalAlloc for Arena {
         match piece {
             Some((start, end)) => {
                 self.next.store(end, Relaxed);
+                self.pieces.store(self.pieces.load(Relaxed) + 1, Relaxed);
                 ptr::with_exposed_provenance_mut(start)
             }
             None => ptr::null_mut(),
@@ -56,7 +59,11 @@ unsafe impl GlobalAlloc for Arena {
     }
 
     unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
-        if piece.addr() + layout.size() == self.next.load(Relaxed) {
+        let pieces = self.pieces.load(Relaxed) - 1;
+        self.pieces.store(pieces, Relaxed);
+        if pieces == 0 {
+            self.next.store(0, Relaxed);
+        } else if piece.addr() + layout.size() == self.next.load(Relaxed) {
             self.next.store(piece.addr(), Relaxed);
         }
     }
@@ -71,12 +78,13 @@ unsafe impl GlobalAlloc for Arena {
                 None => ptr::null_mut(),
             };
         }
-        // SAFETY: the caller's promise for `realloc` covers both: a new layout that is valid, and an old
+        // SAFETY: the caller's promise for `realloc` covers all: a new layout that is valid, and an old
         // piece of the old size.
         unsafe {
             let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !new.is_null() {
                 ptr::copy_nonoverlapping(piece, new, layout.size().min(size));
+                self.dealloc(piece, layout);
             }
             new
         }

@@ -1,4 +1,9 @@
-use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -55,6 +60,10 @@ pub(super) struct Serve {
     /// The component to run in place of the one built in
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
+    /// Maximum number of requests that an instance of the component answers; by default each request has a fresh one. More
+    /// cost less, and what a request leaves in the component's memory stays there for the next one
+    #[arg(long, value_name = "N", default_value_t = SandboxLimits::default().requests_per_instance)]
+    requests_per_instance: NonZeroU32,
     /// The organization whose members may create workspaces for any account
     #[arg(long, env = "WORKSPACES_ADMIN_ORGANIZATION", hide_env_values = true, value_name = "UUID")]
     admin_organization: Option<Uuid>,
@@ -228,7 +237,7 @@ impl Serve {
             pepper,
             administrators: self.admin_organization,
             tokens,
-            limits: SandboxLimits::default(),
+            limits: SandboxLimits { requests_per_instance: self.requests_per_instance, ..SandboxLimits::default() },
             share: TenantShare::default(),
             quota: Quota::default(),
         })

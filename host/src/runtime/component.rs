@@ -162,6 +162,13 @@ impl Component {
     }
 }
 
+impl PartialEq for Component {
+    /// Returns whether it was loaded once for both.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl From<Arc<Loaded>> for Component {
     fn from(loaded: Arc<Loaded>) -> Self {
         Self(loaded)

@@ -38,11 +38,18 @@ pub struct SandboxLimits {
     pub handles: usize,
     /// Faults of the component that are logged, a second; all are counted.
     pub faults_logged: NonZeroU32,
+    /// Maximum number of requests that an instance answers, one after the other. By default one: each request gets a
+    /// fresh instance, and no request finds what another one left.
+    ///
+    /// More of them cost less, and one request of the tenant can then change what the component does with its next
+    /// ones: what a fault or an attack leaves in its memory stays there. An instance is never shared with another
+    /// tenant, never used after a trap, and never used while it holds a grant.
+    pub requests_per_instance: NonZeroU32,
 }
 
 impl SandboxLimits {
     /// Returns the limits as numbers, under the names that metrics give them.
-    pub(crate) fn numbers(&self) -> [(&'static str, u64); 8] {
+    pub(crate) fn numbers(&self) -> [(&'static str, u64); 9] {
         [
             ("memory_bytes", self.memory as u64),
             ("table_elements", self.table_elements as u64),
@@ -52,6 +59,7 @@ impl SandboxLimits {
             ("hostcall_bytes", self.hostcall_bytes as u64),
             ("handles", self.handles as u64),
             ("faults_logged_per_second", self.faults_logged.get().into()),
+            ("requests_per_instance", self.requests_per_instance.get().into()),
         ]
     }
 
@@ -92,6 +100,7 @@ impl Default for SandboxLimits {
             hostcall_bytes: 1 << 20, // wasmtime's default lets one call pin 128 MiB of the host
             handles: 16,
             faults_logged: NonZeroU32::MIN.saturating_add(9), // ten
+            requests_per_instance: NonZeroU32::MIN,
         }
     }
 }
@@ -99,7 +108,8 @@ impl Default for SandboxLimits {
 /// The sandboxes that all components of a host share.
 ///
 /// A request that waits, for its turn or for the host, has no sandbox. The memory of all sandboxes together is at most
-/// `concurrency + slow` times [`SandboxLimits::memory`].
+/// `concurrency + slow` times [`SandboxLimits::memory`], and another `concurrency` times where instances are kept for
+/// [further requests](SandboxLimits::requests_per_instance).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     /// Maximum number of sandboxes that run at once. By default 16 a processor.
@@ -177,9 +187,15 @@ impl Pool {
         self.concurrency.saturating_add(self.queue).min(Semaphore::MAX_PERMITS)
     }
 
-    /// Returns how many sandboxes can exist at once: those that run, those that take long, and those of rehearsals.
+    /// Returns how many sandboxes can exist at once: those that run, those that take long, those that wait for another
+    /// request, and those of rehearsals.
     pub(super) fn slots(&self) -> usize {
-        self.concurrency.max(1).saturating_add(self.slow).saturating_add(REHEARSALS)
+        self.concurrency.max(1).saturating_add(self.slow).saturating_add(self.idle()).saturating_add(REHEARSALS)
+    }
+
+    /// Returns how many instances are kept for further requests.
+    pub(super) fn idle(&self) -> usize {
+        self.concurrency.max(1)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A fresh sandbox for every request.
+//! A sandbox for every request: a fresh one, unless a tenant's limits say otherwise.
 
 mod asked;
 mod calls;
@@ -9,6 +9,7 @@ mod cpu;
 mod delay;
 mod engine;
 mod host_imports;
+mod instance;
 mod limits;
 mod memory;
 #[cfg(feature = "native")]
@@ -33,7 +34,8 @@ pub(crate) use self::limits::{CORE_INSTANCES, MEMORIES, TABLES};
 use self::{
     asked::Asked,
     calls::{Calls, Late, Next, Write},
-    host_imports::{State, bindings::exports::recoup::workspaces::workspaces as wit},
+    host_imports::bindings::exports::recoup::workspaces::workspaces as wit,
+    instance::Instances,
     outcome::{Answer, Fault, Reconciled, reconcile},
     record::{Tape, is_failure, outcome},
     rollout::Rollout,
@@ -63,6 +65,7 @@ pub(crate) struct Runtime {
     component: Rollout,
     services: Services,
     limits: SandboxLimits,
+    instances: Instances,
     meter: Meter,
     /// Rate of the faults that are logged; all are counted.
     log: DefaultDirectRateLimiter,
@@ -115,11 +118,13 @@ impl Runtime {
         limits.fit(capacity.sandboxes().pool())?;
         let log = RateLimiter::direct(Quota::per_second(limits.faults_logged));
         let (component, services) = (Rollout::new(component), Services { auth, storage });
+        let instances = Instances::new(capacity.sandboxes().clone(), &limits);
         Ok(Self {
             capacity,
             component,
             services,
             limits,
+            instances,
             meter,
             log,
             recorder,
@@ -182,7 +187,8 @@ impl Runtime {
         let recorded =
             self.recorder.as_ref().map(|recorder| (recorder, request.clone(), recorder.is_due() || is_recorded));
         let tape = recorded.is_some().then(Tape::default);
-        let ran = self.run(&component, &self.services, turn, Input { caller, request, claim, tape }).await;
+        let (services, input) = (&self.services, Input { caller, request, claim, tape });
+        let ran = self.run(&component, &self.instances, services, turn, input).await;
         let ending = recorded.is_some().then(|| Ending::from(ran.answer.clone()));
         let Reconciled { result, fault } = reconcile(ran.answer, ran.write);
         if let (Some((recorder, request, is_due)), Some(ending), Some(Tape(exchanges))) = (recorded, ending, ran.tape)
@@ -206,8 +212,15 @@ impl Runtime {
         result
     }
 
-    /// Runs the component in a sandbox of its own, and again in others where it needs answers that were not there.
-    async fn run(&self, component: &Component, services: &Services, mut turn: Turn, input: Input) -> Ran {
+    /// Runs the component in a sandbox, and again where it needs answers that were not there.
+    async fn run(
+        &self,
+        component: &Component,
+        instances: &Instances,
+        services: &Services,
+        mut turn: Turn,
+        input: Input,
+    ) -> Ran {
         let Input { caller, request, claim, tape } = input;
         let deadline = Instant::now() + self.limits.wall_clock.min(LONGEST);
         let mut calls = Calls::new(services.clone(), caller, Asked::of(&request), claim);
@@ -215,7 +228,7 @@ impl Runtime {
         let (request, mut memory) = (request.into(), 0);
         let late = || Fault::late(self.limits.wall_clock);
         let answer = loop {
-            let ended = self.run_once(component, &request, calls, turn, deadline).await;
+            let ended = self.run_once(component, instances, &request, calls, turn, deadline).await;
             (calls, turn, memory) = (ended.calls, ended.turn, memory.max(ended.memory));
             turn.give_back();
             match calls.settle(deadline).await {
@@ -237,6 +250,7 @@ impl Runtime {
     async fn run_once(
         &self,
         component: &Component,
+        instances: &Instances,
         request: &wit::CreateWorkspaceRequest,
         calls: Calls,
         turn: Turn,
@@ -246,15 +260,12 @@ impl Runtime {
         if self.is_native {
             return native::run(request, calls, turn).await;
         }
-        let mut store = self.capacity.sandboxes().new_store(&self.limits, calls, turn);
-        let cpu = store.data().calls.cpu.clone();
-        let call = cpu.count(async {
-            let plugin = component.pre().instantiate_async(&mut store).await?;
-            plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, request).await
-        });
-        let answer = timeout_at(deadline, call).await.ok().map(|answer| answer.map_err(Fault::from));
-        let State { calls, turn, memory, .. } = store.into_data();
-        Ended { answer, calls, turn, memory: memory.peak() }
+        let mut instance = instances.get(component, &self.limits, calls, turn);
+        let cpu = instance.store.data().calls.cpu.clone();
+        let answer = timeout_at(deadline, cpu.count(instance.call(request))).await.ok();
+        let memory = instance.store.data().memory.peak();
+        let (calls, turn) = instances.put(instance, matches!(answer, Some(Ok(_))));
+        Ended { answer: answer.map(|answer| answer.map_err(Fault::from)), calls, turn, memory }
     }
 }
 

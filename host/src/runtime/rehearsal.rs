@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Component, Input, Reconciled, Runtime, Services, reconcile};
+use super::{Component, Input, Instances, Reconciled, Runtime, Services, reconcile};
 use crate::{
     CreateWorkspaceRequest, Workspace,
     auth::{Auth, Basis, Caller, Credential, Denial, Grant},
@@ -25,13 +25,13 @@ impl Runtime {
     /// What it did wrong: a fault, or that it created nothing at all.
     pub(crate) async fn rehearse(&self, component: &Component) -> Result<(), String> {
         let services = Services::stage();
+        let instances = Instances::new(self.capacity.sandboxes().clone(), &self.limits);
         let mut created = 0;
         for request in requests() {
             let (_slot, turn) = self.capacity.rehearsal().await.map_err(|error| error.to_string())?;
             let caller = Caller::new(Uuid::now_v7());
-            let ran = self
-                .run(component, &services, turn, Input { caller, request: request.clone(), claim: None, tape: None })
-                .await;
+            let input = Input { caller, request: request.clone(), claim: None, tape: None };
+            let ran = self.run(component, &instances, &services, turn, input).await;
             match reconcile(ran.answer, ran.write) {
                 Reconciled { fault: Some(fault), .. } => {
                     let request = clipped(format_args!("{request:?}"), MAX_REQUEST);

@@ -19,6 +19,7 @@ use super::{
     component::{Component, Digest, Loaded},
     engine,
     host_imports::{State, bindings::Plugin},
+    instance::Idle,
     limits,
     memory::Memory,
     turn::Turn,
@@ -37,6 +38,7 @@ struct Shared {
     capacity: Capacity,
     /// Components in use, by their bytes: the same ones are compiled once.
     components: Mutex<HashMap<Digest, Weak<Loaded>>>,
+    idle: Idle,
 }
 
 /// Usage of a pool.
@@ -78,7 +80,8 @@ impl Sandboxes {
         Plugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)
             .map_err(|error| LoadError::Engine(cause(&error)))?;
         let capacity = Capacity::new(&pool);
-        Ok(Self(Arc::new(Shared { engine, counts_instructions, linker, pool, capacity, components: Mutex::default() })))
+        let (components, idle) = (Mutex::default(), Idle::default());
+        Ok(Self(Arc::new(Shared { engine, counts_instructions, linker, pool, capacity, components, idle })))
     }
 
     /// Compiles a component in this process, whatever time and memory that takes: for one that is
@@ -175,6 +178,11 @@ impl Sandboxes {
         Usage { running, waiting, components: loaded.len(), component_bytes }
     }
 
+    /// Returns the instances that wait for another request.
+    pub(super) fn idle(&self) -> &Idle {
+        &self.0.idle
+    }
+
     /// Makes the store of a sandbox. No other function does.
     pub(super) fn new_store(&self, own: &SandboxLimits, calls: Calls, turn: Turn) -> Store<State> {
         let mut grants = ResourceTable::new();
@@ -186,14 +194,28 @@ impl Sandboxes {
             .memories(limits::MEMORIES as usize)
             .tables(limits::TABLES as usize)
             .build();
-        let memory = Memory::new(limits);
-        // What an earlier sandbox of the request has used.
-        let used = calls.cpu.total();
-        let state = State { calls, turn, memory, grants, host_calls: own.host_calls, script: None };
+        let state = State { calls, turn, memory: Memory::new(limits), grants, host_calls: 0, script: None };
         let mut store = Store::new(&self.0.engine, state);
         store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(own.hostcall_bytes);
         store.set_max_component_handles(own.handles);
+        self.arm(&mut store, own);
+        store
+    }
+
+    /// Gives a sandbox another request of its tenant.
+    pub(super) fn begin(&self, store: &mut Store<State>, own: &SandboxLimits, calls: Calls, turn: Turn) {
+        let state = store.data_mut();
+        (state.calls, state.turn) = (calls, turn);
+        self.arm(store, own);
+    }
+
+    /// Sets the limits of one request.
+    fn arm(&self, store: &mut Store<State>, own: &SandboxLimits) {
+        let state = store.data_mut();
+        state.host_calls = own.host_calls;
+        // What an earlier sandbox of the request has used.
+        let used = state.calls.cpu.total();
+        store.set_hostcall_fuel(own.hostcall_bytes);
         // Where instructions are not counted this would make an error, with a backtrace, for each request.
         if self.0.counts_instructions {
             let _ = store.set_fuel(u64::MAX);
@@ -212,7 +234,6 @@ impl Sandboxes {
                 (true, false) => UpdateDeadline::YieldCustom(1, Box::pin(store.data_mut().turn.slow_down()?)),
             })
         });
-        store
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
         exports::recoup::workspaces::workspaces as wit,
         recoup::workspaces::{auth as wit_auth, storage as wit_storage},
     },
+    instance::Instance,
     outcome::{self, Fault},
     turn::Turn,
 };
@@ -285,15 +286,13 @@ impl Sandboxes {
         request: &CreateWorkspaceRequest,
         replies: Box<dyn Replies>,
     ) -> Played {
-        let mut store = self.new_store(limits, Calls::stage(), turn);
+        let mut instance = Instance::new(self.new_store(limits, Calls::stage(), turn), component);
         let (leave, left) = oneshot::channel();
-        let state = store.data_mut();
+        let state = instance.store.data_mut();
         state.script = Some(Script { replies, exchanges: Vec::new(), leave: Some(leave), stopped: false });
         let cpu = state.calls.cpu.clone();
-        let call = cpu.count(async {
-            let plugin = component.pre().instantiate_async(&mut store).await?;
-            plugin.recoup_workspaces_workspaces().call_create_workspace(&mut store, &request.clone().into()).await
-        });
+        let request_of_it = request.clone().into();
+        let call = cpu.count(instance.call(&request_of_it));
         let answer = select! {
             biased;
             answer = timeout(limits.wall_clock, call) => match answer {
@@ -302,6 +301,7 @@ impl Sandboxes {
             },
             Ok(()) = left => Err(Fault::late(limits.wall_clock)),
         };
+        let Instance { store, .. } = instance;
         let instructions = store.get_fuel().ok().map(|left| u64::MAX - left);
         let state = store.into_data();
         let memory = state.memory.peak() as u64;

@@ -91,6 +91,11 @@ impl Turn {
         Self { capacity, is_the_hosts, lane: None, slow: None, held: [None, None] }
     }
 
+    /// Returns another turn of the tenant, which has no right to run yet.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.capacity.clone(), self.is_the_hosts)
+    }
+
     /// Returns a turn that was not waited for, for a sandbox of the host's own.
     pub(super) fn free(sandboxes: Sandboxes) -> Self {
         Self::new(TenantCapacity::new(sandboxes, usize::MAX, usize::MAX), true)

@@ -22,10 +22,14 @@ struct Logging {
 
 impl Logging {
     fn new(format: &str) -> Result<Self> {
+        Self::with(format, &[])
+    }
+
+    fn with(format: &str, further: &[&str]) -> Result<Self> {
         let deployment = Deployment::new(env!("CARGO_BIN_EXE_workspaces-under-test"))?;
         let file = deployment.folder().join("log");
         let mut command = deployment.server(&["--log", "info", "--log-format", format]);
-        let server = Server::start(command.stderr(File::create(&file)?))?;
+        let server = Server::start(command.args(further).stderr(File::create(&file)?))?;
         Ok(Self { server, file, deployment })
     }
 
@@ -44,6 +48,19 @@ impl Logging {
             thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+#[test]
+fn one_in_so_many_requests_that_succeed_is_logged_and_every_other_one() -> Result<()> {
+    let logging = Logging::with("json", &["--log-sample", "10"])?;
+    for _ in 0..30 {
+        assert_eq!(logging.server.send("GET", "/healthz", &[], b"")?.status, 200);
+        assert_eq!(logging.server.send("GET", "/nowhere", &[], b"")?.status, 404);
+    }
+    let lines = logging.lines(33)?;
+    let count = |status: &str| lines.iter().filter(|line| line.contains(&format!("\"status\":{status},"))).count();
+    assert_eq!((count("200"), count("404"), lines.len()), (3, 30, 33), "{lines:#?}");
+    Ok(())
 }
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

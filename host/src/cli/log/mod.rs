@@ -1,11 +1,13 @@
 //! The log, on standard error: one line an event, whatever the words in it. Nothing waits for its reader.
 
 mod format;
+mod sample;
 
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
     env,
     io::{self, IsTerminal as _},
+    num::NonZeroU64,
     panic::{self, PanicHookInfo},
     str::FromStr,
 };
@@ -15,13 +17,16 @@ use tracing::{Level, Metadata};
 use tracing_subscriber::{
     Layer as _,
     field::MakeExt as _,
-    filter::{LevelFilter, Targets},
+    filter::{FilterExt as _, LevelFilter, Targets},
     fmt::{MakeWriter, format::debug_fn},
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
-use self::format::{Human, write_field};
+use self::{
+    format::{Human, write_field},
+    sample::Sample,
+};
 use super::time::Clock;
 use crate::{
     metrics::Metrics,
@@ -37,6 +42,9 @@ pub(super) struct LogArguments {
     /// Format of the log: a line of text an event, or a line of JSON
     #[arg(long, env = "WORKSPACES_LOG_FORMAT", value_name = "FORMAT", default_value = "human", hide_env_values = true)]
     log_format: Format,
+    /// Log one in so many of the requests that succeed; those that fail, and everything else, are all logged
+    #[arg(long, env = "WORKSPACES_LOG_SAMPLE", value_name = "N", default_value = "1", hide_env_values = true)]
+    log_sample: NonZeroU64,
     #[cfg(feature = "otlp")]
     #[command(flatten)]
     otlp: super::otlp::OtlpArguments,
@@ -118,7 +126,7 @@ impl LogArguments {
             let (traces, layer) = self.otlp.layer()?.unzip();
             (traces, registry.with(layer))
         };
-        registry.with(lines.with_filter(levels)).init();
+        registry.with(lines.with_filter(levels.and(Sample::new(self.log_sample)))).init();
         panic::set_hook(Box::new(log_panic));
         Ok(Log {
             #[cfg(feature = "otlp")]

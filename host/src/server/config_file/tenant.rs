@@ -103,6 +103,7 @@ struct LimitsSection {
     hostcall_bytes: Option<Size>,
     handles: Option<NonZero<usize>>,
     faults_logged: Option<NonZeroU32>,
+    requests_per_instance: Option<NonZeroU32>,
     concurrency: Option<Spanned<NonZero<usize>>>,
     running: Option<NonZero<usize>>,
     rate: Option<NonZeroU32>,
@@ -326,6 +327,7 @@ impl Section<'_> {
             hostcall_bytes: limit!(hostcall_bytes).map_or(default.hostcall_bytes, |size| size.bytes()),
             handles: limit!(handles).map_or(default.handles, |handles| handles.get()),
             faults_logged: limit!(faults_logged).copied().unwrap_or(default.faults_logged),
+            requests_per_instance: limit!(requests_per_instance).copied().unwrap_or(default.requests_per_instance),
         }
     }
 

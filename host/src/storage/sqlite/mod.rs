@@ -3,7 +3,8 @@
 //! Two threads own a connection each: one writes, one only reads, from when it is first asked. Creates
 //! go to the writer over a bounded queue; it takes what has gathered there into one transaction, syncs
 //! it, and answers. In between it forgets old claims. Dropping the last clone of a database waits until the writer
-//! has copied the log into the database's file and closed it.
+//! has copied the log into the database's file and closed it. A database in memory has one connection and no thread:
+//! callers run their calls themselves, a few microseconds each.
 
 mod clock;
 mod copy;
@@ -95,7 +96,8 @@ impl Sqlite {
         let path = path::absolute(path)
             .map_err(|error| DatabaseError::Unusable(format!("{} can't be found: {error}", path.display())))?;
         if options.access == Access::Read {
-            return Self::with_one(Session::reader(open::only_reader(&path)?), path, options);
+            let session = Session::reader(open::only_reader(&path)?);
+            return Ok(Self::with_one(Worker::start("sqlite", session, options.batch)?, path, options));
         }
         let (connection, place) = open::writer(&path, options)?;
         let writer = Worker::start("sqlite-writer", Session::writer(connection, place, options)?, options.batch)?;
@@ -121,14 +123,14 @@ impl Sqlite {
     pub fn in_memory() -> Result<Self, DatabaseError> {
         let (path, options) = (PathBuf::from(MEMORY), SqliteOptions::default());
         let (connection, place) = open::writer(&path, &options)?;
-        Self::with_one(Session::writer(connection, place, &options)?, path, &options)
+        let only = Worker::in_place(Session::writer(connection, place, &options)?);
+        Ok(Self::with_one(only, path, &options))
     }
 
     /// Returns a database on one connection.
-    fn with_one(session: Session, path: PathBuf, options: &SqliteOptions) -> Result<Self, DatabaseError> {
-        let only = Worker::start("sqlite", session, options.batch)?;
+    fn with_one(only: Worker, path: PathBuf, options: &SqliteOptions) -> Self {
         let reader = Reader { path, options: options.clone(), worker: OnceCell::new_with(Some(only.clone())) };
-        Ok(Self { reader: Arc::new(reader), writer: only, revocations: Arc::default() })
+        Self { reader: Arc::new(reader), writer: only, revocations: Arc::default() }
     }
 
     /// Creates a workspace, which counts for a tenant's quota if it has one.

@@ -1,4 +1,4 @@
-//! Forgets old claims, on the thread that writes.
+//! Forgets old claims, in between writes.
 
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::storage::{
 };
 
 /// Progress of forgetting.
+#[derive(Debug)]
 pub(super) struct Sweep {
     pace: Pace,
     /// Time of the next batch.

@@ -1,8 +1,9 @@
-//! The thread that owns a connection, and the group commit.
+//! The owner of a connection, and the group commit.
 
 use std::{
+    iter,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle, Thread},
     time::Instant,
@@ -20,13 +21,18 @@ use super::{
 /// Maximum number of calls that wait for the thread; further ones wait for a place before they are queued.
 const QUEUE: usize = 1024;
 
-/// A thread that owns a connection and runs calls on it in the order they come. Dropping the last clone ends it, and
-/// waits until the connection is closed.
+/// Runs calls on a connection, one after the other. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Worker(Arc<Running>);
+pub(super) enum Worker {
+    /// In the order they come. Dropping the last clone ends the thread, and waits until the connection is closed.
+    Thread(Arc<Running>),
+    /// On the thread of the caller, who waits for no disk: for a database in memory.
+    InPlace(Arc<Mutex<Desk>>),
+}
 
+/// A thread that owns a connection.
 #[derive(Debug)]
-struct Running {
+pub(super) struct Running {
     /// `None` from when the thread is to end.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -46,8 +52,10 @@ enum Job {
     /// A workspace to create, in a transaction it may share.
     Create(Waiting),
     /// Anything else, by itself.
-    Call(Box<dyn FnOnce(&mut Session) + Send>),
+    Call(Call),
 }
+
+type Call = Box<dyn FnOnce(&mut Session) + Send>;
 
 /// A workspace to create, and who waits for it.
 struct Waiting {
@@ -64,7 +72,12 @@ impl Worker {
             .name(name.into())
             .spawn(move || run(session, queue, batch))
             .map_err(|error| DatabaseError::Unusable(format!("no thread for the database: {error}")))?;
-        Ok(Self(Arc::new(Running { jobs: Some(jobs), thread: Some(thread) })))
+        Ok(Self::Thread(Arc::new(Running { jobs: Some(jobs), thread: Some(thread) })))
+    }
+
+    /// Has callers run their calls themselves. Old claims are forgotten beside other calls.
+    pub(super) fn in_place(session: Session) -> Self {
+        Self::InPlace(Arc::new(Mutex::new(Desk::new(session))))
     }
 
     /// Creates a workspace.
@@ -90,7 +103,11 @@ impl Worker {
 
     async fn queue<T, E: From<Error>>(&self, job: Job, result: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
         let ended = || Error::Unavailable("the database thread has ended".into());
-        self.0.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?;
+        match self {
+            Self::Thread(running) => running.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?,
+            // No call panics while it holds the lock: the desk catches it.
+            Self::InPlace(desk) => desk.lock().unwrap_or_else(PoisonError::into_inner).run([job]),
+        }
         result.await.unwrap_or_else(|_| {
             Err(Error::Unknown("the call on the database thread did not come to its end".into()).into())
         })
@@ -98,37 +115,64 @@ impl Worker {
 }
 
 /// Runs jobs until all senders are gone.
-fn run(mut session: Session, mut queue: mpsc::Receiver<Job>, batch: usize) {
+fn run(session: Session, mut queue: mpsc::Receiver<Job>, batch: usize) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut sweep = (!session.reads()).then(Sweep::new);
+    let mut desk = Desk::new(session);
     loop {
-        let mut next = match wait(&mut queue, &waker, sweep.as_ref().map(Sweep::due)) {
+        let first = match wait(&mut queue, &waker, desk.sweep.as_ref().map(Sweep::due)) {
             Waited::Job(job) => Some(job),
             Waited::Due => None,
             Waited::Ended => break,
         };
+        let (mut creates, mut calls) = (0, 0);
+        // No artificial delay: what comes while the disk syncs is the next batch.
+        desk.run(iter::successors(first, |job| {
+            match job {
+                Job::Create(_) => creates += 1,
+                Job::Call(_) => calls += 1,
+            }
+            (creates.max(calls) < batch).then(|| queue.try_recv().ok()).flatten()
+        }));
+    }
+    desk.session.close();
+}
+
+/// A connection with the upkeep of its database.
+#[derive(Debug)]
+pub(super) struct Desk {
+    session: Session,
+    /// `None` where the session only reads.
+    sweep: Option<Sweep>,
+}
+
+impl Desk {
+    fn new(session: Session) -> Self {
+        let sweep = (!session.reads()).then(Sweep::new);
+        Self { session, sweep }
+    }
+
+    /// Runs a batch of jobs: the creates in one transaction, and each call by itself.
+    fn run(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        let Self { session, sweep } = self;
         let (mut creates, mut calls) = (Vec::new(), Vec::new());
-        while let Some(job) = next {
+        // Calls, which strangers can have made, take no batch apart, and come after it.
+        for job in jobs {
             match job {
                 Job::Create(waiting) => creates.push(waiting),
                 Job::Call(call) => calls.push(call),
             }
-            // No artificial delay: what comes while the disk syncs is the next batch. Calls,
-            // which strangers can have made, take no batch apart, and come after it.
-            next = (creates.len().max(calls.len()) < batch).then(|| queue.try_recv().ok()).flatten();
         }
         // A panic is that work's own: its transaction is rolled back, and its callers,
         // whose channels it drops, are told that the outcome is not known.
-        let _ = catch_unwind(AssertUnwindSafe(|| create_all(&mut session, creates)));
+        let _ = catch_unwind(AssertUnwindSafe(|| create_all(session, creates)));
         for call in calls {
-            let _ = catch_unwind(AssertUnwindSafe(|| call(&mut session)));
+            let _ = catch_unwind(AssertUnwindSafe(|| call(session)));
         }
-        if let Some(sweep) = &mut sweep {
-            let _ = catch_unwind(AssertUnwindSafe(|| sweep.step(&mut session)));
+        if let Some(sweep) = sweep {
+            let _ = catch_unwind(AssertUnwindSafe(|| sweep.step(session)));
         }
         session.tidy();
     }
-    session.close();
 }
 
 /// End of a wait.
