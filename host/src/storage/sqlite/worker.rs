@@ -1,9 +1,9 @@
 //! The owner of a connection, and the group commit.
 
 use std::{
-    iter,
+    fmt, iter, mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     task::{Context, Poll, Wake, Waker},
     thread::{self, JoinHandle, Thread},
     time::Instant,
@@ -26,8 +26,43 @@ const QUEUE: usize = 1024;
 pub(super) enum Worker {
     /// In the order they come. Dropping the last clone ends the thread, and waits until the connection is closed.
     Thread(Arc<Running>),
-    /// On the thread of the caller, who waits for no disk: for a database in memory.
-    InPlace(Arc<Mutex<Desk>>),
+    /// On the thread of a caller, which waits for no disk: for a database in memory.
+    InPlace(Arc<InPlace>),
+}
+
+/// A connection that callers use themselves. One that finds it in use leaves its job to the caller who uses it, and
+/// does not block its thread.
+pub(super) struct InPlace {
+    desk: Mutex<Desk>,
+    jobs: Mutex<Vec<Job>>,
+}
+
+impl fmt::Debug for InPlace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("InPlace").field("desk", &self.desk).finish_non_exhaustive()
+    }
+}
+
+impl InPlace {
+    /// Runs the job, or has another caller run it.
+    fn run(&self, job: Job) {
+        self.jobs().push(job);
+        // Who leaves a job finds the desk in use, and its user looks for jobs once more after that.
+        while !self.jobs().is_empty() {
+            // No job panics while it is run: the desk catches it.
+            let mut desk = match self.desk.try_lock() {
+                Ok(desk) => desk,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            let jobs = mem::take(&mut *self.jobs());
+            desk.run(jobs);
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Vec<Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A thread that owns a connection.
@@ -77,7 +112,7 @@ impl Worker {
 
     /// Has callers run their calls themselves. Old claims are forgotten beside other calls.
     pub(super) fn in_place(session: Session) -> Self {
-        Self::InPlace(Arc::new(Mutex::new(Desk::new(session))))
+        Self::InPlace(Arc::new(InPlace { desk: Mutex::new(Desk::new(session)), jobs: Mutex::default() }))
     }
 
     /// Creates a workspace.
@@ -105,8 +140,7 @@ impl Worker {
         let ended = || Error::Unavailable("the database thread has ended".into());
         match self {
             Self::Thread(running) => running.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?,
-            // No call panics while it holds the lock: the desk catches it.
-            Self::InPlace(desk) => desk.lock().unwrap_or_else(PoisonError::into_inner).run([job]),
+            Self::InPlace(shared) => shared.run(job),
         }
         result.await.unwrap_or_else(|_| {
             Err(Error::Unknown("the call on the database thread did not come to its end".into()).into())
