@@ -22,6 +22,7 @@ use crate::{
         self, Source,
         address::{AdminAddress, socket_address},
         bundles::{BUNDLES, RecordConfig, header_name},
+        cache::{self, CacheConfig},
         compiler::Compiler,
         config::{Config, DatabaseConfig, TenantConfig, TokenConfig},
         config_file,
@@ -60,6 +61,9 @@ pub(super) struct Serve {
     /// The component to run in place of the one built in
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
+    /// Keep compiled components in this folder, 1 GiB of them at most, so that the next start does not compile them
+    #[arg(long, env = "WORKSPACES_COMPONENT_CACHE", hide_env_values = true, value_name = "FOLDER")]
+    component_cache: Option<PathBuf>,
     /// Maximum number of requests that an instance of the component answers; by default each request has a fresh one. More
     /// cost less, and what a request leaves in the component's memory stays there for the next one
     #[arg(long, value_name = "N", default_value_t = SandboxLimits::default().requests_per_instance)]
@@ -183,6 +187,7 @@ impl Serve {
                 watch: false,
                 pool: Pool::default(),
                 compiler: Compiler::default(),
+                cache: None,
                 tenants: vec![self.only_tenant(demo_pepper)?],
             },
         };
@@ -195,6 +200,7 @@ impl Serve {
             tls: tls.or(file.tls),
             max_connections: self.max_connections.or(file.max_connections),
             docs: file.docs && !self.no_docs,
+            cache: self.component_cache.clone().map(|folder| CacheConfig { folder, size: cache::SIZE }).or(file.cache),
             ..file
         })
     }

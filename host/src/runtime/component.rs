@@ -147,6 +147,16 @@ impl Component {
         &self.0.verdicts
     }
 
+    /// Returns what was compiled of it, for [`Sandboxes::load`](super::Sandboxes::load).
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Compile`] where memory is short.
+    pub fn code(&self) -> Result<Vec<u8>, LoadError> {
+        let component = self.0.pre.instance_pre().component();
+        component.serialize().map_err(|error| LoadError::Compile(cause(&error)))
+    }
+
     /// Bytes of its compiled code and data in memory.
     pub(super) fn size(&self) -> usize {
         let image = self.0.pre.instance_pre().component().image_range();

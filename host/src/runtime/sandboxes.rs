@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -140,6 +141,14 @@ impl Sandboxes {
 
     fn components(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Loaded>>> {
         self.0.components.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a name of the engine, its version and the processor's features: code that was compiled under another one
+    /// can't be [loaded](Self::load).
+    pub fn engine_name(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.0.engine.precompile_compatibility_hash().hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
     }
 
     pub(super) fn engine(&self) -> &Engine {

@@ -109,7 +109,7 @@ async fn tenants(config: &Config, offline: bool) -> Vec<Remark> {
     };
     let databases = config.tenants.iter().map(|tenant| (tenant.database.clone(), OnceCell::new())).collect();
     let components = Components::new(config.compiler, &config.tenants);
-    let shared = Arc::new(Shared { offline, workshop: Workshop::new(sandboxes), components, databases });
+    let shared = Arc::new(Shared { offline, workshop: Workshop::new(sandboxes, None), components, databases });
     let mut checks = JoinSet::new();
     for (number, tenant) in config.tenants.iter().cloned().enumerate() {
         let shared = shared.clone();

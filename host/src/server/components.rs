@@ -12,16 +12,17 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use tokio::{
     sync::{OnceCell, Semaphore},
-    task::block_in_place,
+    task::{block_in_place, spawn_blocking},
 };
 
 use super::{
+    cache::Cache,
     compiler::{Compiler, NotCompiled, component_file, require_component},
     config::TenantConfig,
 };
 use crate::{
     COMPONENT, files,
-    runtime::{Component, Digest, Sandboxes},
+    runtime::{Component, Digest, LoadError, Sandboxes},
 };
 
 /// Time in which a component is compiled at its first turn. One that takes longer starts again in the queue of those,
@@ -35,21 +36,66 @@ pub(super) struct Workshop {
     compiling: Semaphore,
     /// Permits of those that take long, one less: a process is left for the others.
     long: Semaphore,
+    cache: Option<Arc<Cache>>,
     /// Components that can't be compiled, with the limits of that and the reason.
     failures: Mutex<HashMap<Digest, (Compiler, String)>>,
 }
 
 impl Workshop {
-    /// Returns a workshop for these sandboxes.
-    pub(super) fn new(sandboxes: Sandboxes) -> Self {
+    /// Returns a workshop for these sandboxes, with a cache of what it compiles.
+    pub(super) fn new(sandboxes: Sandboxes, cache: Option<Cache>) -> Self {
         let processors = available_parallelism().map_or(1, NonZero::get);
         let (compiling, long) = (Semaphore::new(processors), Semaphore::new(processors.saturating_sub(1).max(1)));
-        Self { sandboxes, compiling, long, failures: Mutex::default() }
+        let cache = cache.map(Arc::new);
+        Self { sandboxes, compiling, long, cache, failures: Mutex::default() }
     }
 
     /// Returns the sandboxes that its components run in.
     pub(super) fn sandboxes(&self) -> &Sandboxes {
         &self.sandboxes
+    }
+
+    /// Loads the built-in component.
+    pub(super) async fn built_in(&self) -> Result<Component> {
+        let digest = Digest::of(COMPONENT);
+        if let Some(component) = self.cached(COMPONENT, &digest).await {
+            return Ok(component);
+        }
+        let sandboxes = self.sandboxes.clone();
+        let component = files::unblocked(move || sandboxes.compile(COMPONENT)).await??;
+        if self.cache.is_some() {
+            self.keep(digest, component.code()?);
+        }
+        Ok(component)
+    }
+
+    /// Loads a component from the cache; `None` where it is not there.
+    async fn cached(&self, wasm: &[u8], digest: &Digest) -> Option<Component> {
+        let (cache, name, most) = (self.cache.clone()?, digest.clone(), self.sandboxes.pool().compiled_size);
+        let code = files::unblocked(move || cache.read(&name, most)).await.ok()??;
+        match self.load(wasm, &code) {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(%digest, %error, "cached component not loaded, it is compiled again");
+                None
+            }
+        }
+    }
+
+    /// Keeps the code of a component in the cache, without waiting for the disk.
+    fn keep(&self, digest: Digest, code: Vec<u8>) {
+        if let Some(cache) = self.cache.clone() {
+            spawn_blocking(move || cache.write(&digest, &code));
+        }
+    }
+
+    /// Loads the code of a component, which its compiler's process or the cache gave.
+    fn load(&self, wasm: &[u8], code: &[u8]) -> Result<Component, LoadError> {
+        #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
+        // SAFETY: this program's own `compile` made it. It came through a pipe that nobody else can reach, or its tag shows
+        // that a host with the cache's key wrote it.
+        // A component is large enough to keep a thread from its requests.
+        block_in_place(|| unsafe { self.sandboxes.load(wasm, code) })
     }
 }
 
@@ -75,7 +121,7 @@ impl Components {
         let cell = self.files.get(file).context("not a component of this load")?;
         let loaded = cell.get_or_init(|| async {
             let loaded = match file {
-                None => built_in(workshop).await,
+                None => workshop.built_in().await,
                 Some(file) => self.read(workshop, file).await,
             };
             loaded.map_err(|error| format!("{error:#}"))
@@ -93,6 +139,9 @@ impl Components {
             return Ok(component);
         }
         require_component(&wasm).with_context(|| format!("can't load {name}"))?;
+        if let Some(component) = workshop.cached(&wasm, &digest).await {
+            return Ok(component);
+        }
         let cell = locked(&self.compiled).entry(digest.clone()).or_default().clone();
         let compiled = cell.get_or_init(|| self.compile(workshop, &wasm, &digest)).await;
         compiled.clone().map_err(|reason| anyhow!("can't load {name}: {reason}"))
@@ -107,16 +156,13 @@ impl Components {
             ));
         }
         let (lasts, reason) = match self.in_turn(workshop, wasm).await {
-            Ok(compiled) => {
-                #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
-                // SAFETY: it is what this program's own `compile` wrote into a pipe that nobody else can reach.
-                // A component is large enough to keep a thread from its requests.
-                let loaded = block_in_place(|| unsafe { workshop.sandboxes.load(wasm, &compiled) });
-                match loaded {
-                    Ok(component) => return Ok(component),
-                    Err(error) => (true, error.to_string()),
+            Ok(compiled) => match workshop.load(wasm, &compiled) {
+                Ok(component) => {
+                    workshop.keep(digest.clone(), compiled);
+                    return Ok(component);
                 }
-            }
+                Err(error) => (true, error.to_string()),
+            },
             Err(error) => (error.lasts(), error.to_string()),
         };
         if lasts {
@@ -148,11 +194,6 @@ impl Components {
         let compiled = locked(&self.compiled);
         locked(&workshop.failures).retain(|digest, _| compiled.contains_key(digest));
     }
-}
-
-async fn built_in(workshop: &Workshop) -> Result<Component> {
-    let sandboxes = workshop.sandboxes.clone();
-    Ok(files::unblocked(move || sandboxes.compile(COMPONENT)).await??)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

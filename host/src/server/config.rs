@@ -8,7 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{address::AdminAddress, bundles::RecordConfig, compiler::Compiler, secret};
+use super::{address::AdminAddress, bundles::RecordConfig, cache::CacheConfig, compiler::Compiler, secret};
 use crate::{
     TenantShare, Workspaces,
     auth::jwt::{self, KeySource},
@@ -35,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) watch: bool,
     pub(crate) pool: Pool,
     pub(crate) compiler: Compiler,
+    pub(crate) cache: Option<CacheConfig>,
     pub(crate) tenants: Vec<TenantConfig>,
 }
 
@@ -50,6 +51,7 @@ impl Config {
             ("docs", self.docs != next.docs),
             ("pool", self.pool != next.pool),
             ("tls", self.tls != next.tls),
+            ("compile.cache", self.cache != next.cache),
         ];
         let changed: Vec<_> = parts.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect();
         (!changed.is_empty()).then(|| format!("restart the server for the change of {}", changed.join(", ")))

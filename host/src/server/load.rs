@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     bundles::BundleWriter,
+    cache::Cache,
     compiler::Compiler,
     components::{Components, Once, Workshop},
     config::{DatabaseConfig, TenantConfig, TokenConfig},
@@ -98,8 +99,14 @@ pub(crate) enum LoadOutcome {
 }
 
 impl Loader {
-    pub(super) fn new(sandboxes: Sandboxes, metrics: Metrics, compiler: Compiler, bundles: BundleWriter) -> Self {
-        let workshop = Workshop::new(sandboxes.clone());
+    pub(super) fn new(
+        sandboxes: Sandboxes,
+        metrics: Metrics,
+        compiler: Compiler,
+        cache: Option<Cache>,
+        bundles: BundleWriter,
+    ) -> Self {
+        let workshop = Workshop::new(sandboxes.clone(), cache);
         let means = Means { sandboxes, metrics, opening: Semaphore::new(OPENING), workshop, bundles };
         Self {
             compiler,
@@ -108,6 +115,12 @@ impl Loader {
             tenants: HashMap::new(),
             names: HashSet::new(),
         }
+    }
+
+    /// Loads the built-in component.
+    pub(super) fn built_in(&self) -> impl Future<Output = Result<Component>> + Send + use<> {
+        let means = self.means.clone();
+        async move { means.workshop.built_in().await }
     }
 
     /// Returns the database of a tenant that was loaded.

@@ -3,6 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod admin;
 pub(crate) mod bundles;
+pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod compiler;
 mod components;
@@ -27,13 +28,14 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc},
-    task::{block_in_place, spawn_blocking},
+    task::block_in_place,
     time::sleep,
 };
 
 use self::{
     admin::{Admin, AdminListener},
     bundles::BundleWriter,
+    cache::Cache,
     config::Config,
     demo::Demo,
     guard::{Guard, Token},
@@ -42,7 +44,7 @@ use self::{
     started::Addresses,
 };
 use crate::{
-    COMPONENT, files,
+    files,
     http::{self, RouteOptions, limits, server, tls::Tls},
     metrics::Metrics,
     runtime::Sandboxes,
@@ -95,6 +97,13 @@ pub(crate) async fn run(source: Source, metrics: Metrics) -> Result<()> {
     let loading: Vec<_> = config.tenants.iter().map(|tenant| tenant.loading().metrics(&metrics)).collect();
     let tenants = Arc::new(Tenants::new(loading.clone())?);
     let sandboxes = Sandboxes::new(config.pool.clone())?;
+    let cache = match config.cache.clone() {
+        Some(cache) => {
+            let engine = sandboxes.engine_name();
+            Some(files::unblocked(move || Cache::open(&cache, engine)).await??)
+        }
+        None => None,
+    };
 
     let (reload, waiters) = mpsc::channel(1);
     if let Some(admin) = admin {
@@ -119,7 +128,7 @@ pub(crate) async fn run(source: Source, metrics: Metrics) -> Result<()> {
     };
     let mut serving = pin!(serving);
     let bundles = BundleWriter::default();
-    let mut loader = Loader::new(sandboxes.clone(), metrics, config.compiler, bundles.clone());
+    let mut loader = Loader::new(sandboxes.clone(), metrics, config.compiler, cache, bundles.clone());
     let start = start(source.demo, &mut loader, &sandboxes, &config, &loading, &addresses);
     let finished = tokio::select! {
         finished = &mut serving => finished,
@@ -172,13 +181,12 @@ async fn start(
     addresses: &Addresses,
 ) -> Result<()> {
     let is_built_in = config.tenants.iter().any(|tenant| tenant.component.is_none());
-    let compiler = sandboxes.clone();
-    let compiling = is_built_in.then(|| spawn_blocking(move || compiler.compile(COMPONENT)));
+    let loading_built_in = is_built_in.then(|| tokio::spawn(loader.built_in()));
     // Before the first tenant. The built-in component is compiled meanwhile.
     sandboxes.self_check().await?;
     // The loader finds it as long as it is kept here, and compiles it again where that failed.
-    let _built_in = match compiling {
-        Some(compiling) => compiling.await.ok(),
+    let _built_in = match loading_built_in {
+        Some(loading) => loading.await.ok(),
         None => None,
     };
     let serves = Notify::new();

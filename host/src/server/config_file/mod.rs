@@ -26,6 +26,7 @@ use self::{
 };
 use super::{
     address::AdminAddress,
+    cache::{self, CacheConfig},
     compiler::Compiler,
     config::{Config, TenantConfig},
 };
@@ -205,6 +206,14 @@ fn configuration(
         memory: file.compile.memory.map_or(Compiler::default().memory, |size| size.0.as_u64()),
         time: file.compile.time.map_or(Compiler::default().time, |time| time.0),
     };
+    let cache = file.compile.cache.as_ref().map(|cache| CacheConfig {
+        folder: folder.join(cache),
+        size: file.compile.cache_size.map_or(cache::SIZE, |size| size.0.as_u64()),
+    });
+    if cache.is_none() && file.compile.cache_size.is_some() {
+        let message = "it has no effect without compile.cache";
+        findings.push(document.finding_at(Severity::Warning, &["compile", "cache-size"], message));
+    }
     let File { listen, admin, admin_token_file, admin_hosts, tls, max_connections, docs, watch, .. } = file;
     let max_connections = max_connections.map(NonZero::get);
     let listen = listen.map(|listen| listen.0);
@@ -230,6 +239,7 @@ fn configuration(
         watch,
         pool,
         compiler,
+        cache,
         tenants,
     }
 }
@@ -301,4 +311,6 @@ impl PoolSection {
 struct CompileSection {
     memory: Option<Size>,
     time: Option<Time>,
+    cache: Option<PathBuf>,
+    cache_size: Option<Size>,
 }
