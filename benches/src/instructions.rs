@@ -63,11 +63,11 @@ pub(crate) fn compare(keeps: bool) -> Result<()> {
         Err(error) => return Err(error).context(KEPT),
     };
     let before = kept.entry(profile().into()).or_default();
-    println!("{:40}{:>14}{:>14}", "instructions, client and server", "kept", "now");
+    println!("{:46}{:>12}{:>12}", "instructions, client and server", "kept", "now");
     let mut over = Vec::new();
     for (kind, now) in &counts {
         let known = before.get(kind).copied();
-        println!("{kind:40}{:>14}{now:>14}", known.map_or("-".into(), |known| known.to_string()));
+        println!("{kind:46}{:>12}{now:>12}", known.map_or("-".into(), |known| known.to_string()));
         if known.is_none_or(|known| *now as f64 > known as f64 * (1.0 + TOLERANCE)) {
             over.push(&**kind);
         }
