@@ -85,7 +85,11 @@ impl Round {
         let answers = client::load(server.address(), key, connections, time)?;
         let (cpu, switches) = (server.processor_time()? - cpu, switches(server)? - switches_before);
         let number = (answers.created.len() + answers.refused) as f64;
-        let milliseconds = |hundredths| quantile(answers.created.clone(), hundredths) * 1e3;
+        // Where all are refused, no create took any time.
+        let milliseconds = |hundredths| match answers.created.as_slice() {
+            [] => 0.0,
+            times => quantile(times.to_vec(), hundredths) * 1e3,
+        };
         Ok(Self {
             created_per_second: answers.created.len() as f64 / time.as_secs_f64(),
             refused_per_second: answers.refused as f64 / time.as_secs_f64(),

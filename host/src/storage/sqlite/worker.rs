@@ -1,7 +1,9 @@
 //! The owner of a connection, and the group commit.
 
 use std::{
-    fmt, iter, mem,
+    fmt,
+    future::poll_fn,
+    iter, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     task::{Context, Poll, Wake, Waker},
@@ -44,9 +46,13 @@ impl fmt::Debug for InPlace {
 }
 
 impl InPlace {
-    /// Runs the job, or has another caller run it.
-    fn run(&self, job: Job) {
+    /// Leaves a job for [`run`](Self::run).
+    fn push(&self, job: Job) {
         self.jobs().push(job);
+    }
+
+    /// Runs the jobs that were left, or has the caller run them who runs others.
+    fn run(&self) {
         // Who leaves a job finds the desk in use, and its user looks for jobs once more after that.
         while !self.jobs().is_empty() {
             // No job panics while it is run: the desk catches it.
@@ -118,7 +124,17 @@ impl Worker {
     /// Creates a workspace.
     pub(super) async fn create(&self, creation: Creation) -> Result<Created, Error> {
         let (answer, result) = oneshot::channel();
-        self.queue(Job::Create(Waiting { creation: Box::new(creation), answer }), result).await
+        let job = Job::Create(Waiting { creation: Box::new(creation), answer });
+        if let Self::InPlace(shared) = self {
+            shared.push(job);
+            // The component ends in the first pause, and in the second one the thread's other requests come so far:
+            // their creates share a transaction.
+            pause().await;
+            pause().await;
+            shared.run();
+            return answer_of(result).await;
+        }
+        self.queue(job, result).await
     }
 
     /// Runs a call on the connection.
@@ -140,12 +156,32 @@ impl Worker {
         let ended = || Error::Unavailable("the database thread has ended".into());
         match self {
             Self::Thread(running) => running.jobs.as_ref().ok_or_else(ended)?.send(job).await.map_err(|_| ended())?,
-            Self::InPlace(shared) => shared.run(job),
+            Self::InPlace(shared) => {
+                shared.push(job);
+                shared.run();
+            }
         }
-        result.await.unwrap_or_else(|_| {
-            Err(Error::Unknown("the call on the database thread did not come to its end".into()).into())
-        })
+        answer_of(result).await
     }
+}
+
+/// Lets the thread's tasks that are ready go on. Does not look for what has arrived meanwhile, which takes a system call, as
+/// tokio's `yield_now` does.
+async fn pause() {
+    let mut has_paused = false;
+    poll_fn(|context| {
+        if mem::replace(&mut has_paused, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+async fn answer_of<T, E: From<Error>>(result: oneshot::Receiver<Result<T, E>>) -> Result<T, E> {
+    let lost = || Error::Unknown("the call of the database did not come to its end".into());
+    result.await.unwrap_or_else(|_| Err(lost().into()))
 }
 
 /// Runs jobs until all senders are gone.
