@@ -34,7 +34,7 @@ impl Sandboxes {
         let pool = of_its_own.pool();
         let own = SandboxLimits::default();
         let limits = SandboxLimits {
-            cpu: 5 * TICK,
+            cpu: 2 * TICK,
             memory: own.memory.min(pool.memory),
             table_elements: own.table_elements.min(pool.table_elements),
             ..own
