@@ -34,7 +34,7 @@ use crate::{
 #[derive(Args)]
 pub(super) struct Serve {
     /// Serve the tenants of this file; the options below, but for addresses, connections and the log, are for one tenant without a file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["demo", "component"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["demo", "component", "requests_per_instance"])]
     config: Option<PathBuf>,
     /// The address to listen at, by default 127.0.0.1:8080; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
