@@ -31,7 +31,7 @@ use crate::{
 /// Compares the sandboxed component with the same logic without a sandbox
 #[derive(Parser)]
 struct Arguments {
-    /// Rounds of a second, and few of them: in under a minute
+    /// Two rounds of a second, with 64 connections alone: in under a minute
     #[arg(long)]
     quick: bool,
     /// Rounds of each comparison
@@ -87,8 +87,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
         !cfg!(debug_assertions) || env::var_os("WORKSPACES_BENCH_DEBUG").is_some(),
         "a debug build says nothing about speed: cargo run --release --package workspaces-benches --features native"
     );
-    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 7 });
-    let seconds = Duration::from_secs(arguments.seconds.unwrap_or(if arguments.quick { 1 } else { 3 }));
+    let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 5 });
+    let seconds = Duration::from_secs(arguments.seconds.unwrap_or(if arguments.quick { 1 } else { 2 }));
     ensure!(rounds > 0 && !seconds.is_zero(), "at least one round of one second");
     eprintln!("{rounds} rounds of {seconds:?} a server; the clients run on the same machine");
     let programs = servers::Programs::new(!arguments.no_node)?;
@@ -96,8 +96,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
     eprintln!("kinds of answers");
     let answers = Answers::measure(&programs, rounds, seconds)?;
     let mut report = Report { call, comparisons: Vec::new(), answers };
+    let counts: [&[_]; 2] = if arguments.quick { [&[64], &[64]] } else { [&[1, 64, 256, 1024], &[1, 64]] };
     for (database, connections) in
-        [(Database::Disk, &[1, 64, 256, 1024][..]), (Database::Memory, &[1, 64]), (Database::Postgres, &[64])]
+        [(Database::Disk, counts[0]), (Database::Memory, counts[1]), (Database::Postgres, &[64])]
     {
         if database == Database::Postgres && (arguments.no_postgres || !workspaces_tests::postgres::available()?) {
             eprintln!("PostgreSQL is left out");
