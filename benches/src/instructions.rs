@@ -30,10 +30,7 @@ use workspaces_host::{
     runtime::{Pool, SandboxLimits, Sandboxes},
     storage::{Database as _, NewKey, sqlite::Sqlite},
 };
-use workspaces_tests::{
-    PEPPER,
-    trials::{connection::Connection, throughput::quantile},
-};
+use workspaces_tests::{PEPPER, trials::connection::Connection};
 
 /// Counts that are kept, of builds with and without optimization.
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
@@ -106,14 +103,15 @@ fn count() -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     for (kind, name) in names.lines().enumerate() {
         let calls = (0..CALLS).map(|call| total(&out, kind * CALLS + call + 1));
-        let calls = calls.collect::<Result<Vec<_>>>().with_context(|| errors.clone())?;
-        counts.insert(name.to_owned(), quantile(calls, 50) as u64);
+        let mut calls = calls.collect::<Result<Vec<_>>>().with_context(|| errors.clone())?;
+        calls.sort_unstable();
+        counts.insert(name.to_owned(), calls[CALLS / 2]);
     }
     Ok(counts)
 }
 
 /// Returns the count in one of valgrind's files.
-fn total(out: &Path, number: usize) -> Result<f64> {
+fn total(out: &Path, number: usize) -> Result<u64> {
     let path = format!("{}.{number}", out.display());
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).with_context(|| text.clone())?;
