@@ -197,7 +197,7 @@ fn auth_and_storage_name_nothing_of_http_but_the_client_that_fetches_keys() -> R
     let named = naming(&sources()?, &["axum", "http", "http_body_util", "hyper", "hyper_util", "hyper_rustls"]);
     assert!(named.contains("http/json") || named.contains("http"), "{named:?}");
     let there = named.iter().filter(|file| file.starts_with("auth") || file.starts_with("storage"));
-    assert_eq!(there.collect::<Vec<_>>(), ["auth/jwt/keys"]);
+    assert_eq!(there.collect::<Vec<_>>(), ["auth/jwt/address"]);
     Ok(())
 }
 

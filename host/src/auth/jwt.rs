@@ -1,5 +1,6 @@
 //! Bearer tokens of an identity provider: JWTs (RFC 7519), beside the credentials of another [`Auth`].
 
+mod address;
 mod key;
 mod keys;
 mod token;
@@ -13,14 +14,15 @@ use uuid::Uuid;
 pub(crate) use self::keys::KEY_FILE;
 #[cfg(feature = "cli")]
 pub(crate) use self::keys::check;
+pub use self::{
+    address::Address,
+    keys::{KEYS_MAX_AGE, KeySource, KeysError, MIN_KEYS_AGE},
+    token::MAX_TOKEN,
+};
 use self::{
     key::Key,
     keys::Keys,
     token::{Claims, Reason, Token},
-};
-pub use self::{
-    keys::{Address, KEYS_MAX_AGE, KeySource, KeysError, MIN_KEYS_AGE},
-    token::MAX_TOKEN,
 };
 use super::{
     Auth, Caller, Credential, Denial, Grant,

@@ -78,8 +78,8 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read), and [`CertificateError::Expired`] or [`CertificateError::NotYetValid`]. The certificate
-    /// stays the one that it was.
+    /// The errors of [`read`](Self::read), [`CertificateError::Expired`] and [`CertificateError::NotYetValid`]. After an error
+    /// the server keeps the certificate that it has.
     pub fn reload(&self) -> Result<(), CertificateError> {
         let certified = certified(self.config.crypto_provider(), &self.certificate, &self.key)?;
         check_dates(&self.certificate, &certified)?;

@@ -34,13 +34,13 @@ enum Trial {
     PowerCut {
         #[arg(long, default_value_t = 1000)]
         creates: usize,
-        /// With synchronous=OFF: what is lost then shows that the trial can see it
+        /// Open the database with synchronous=OFF, to see that the trial finds what is lost
         #[arg(long)]
         control: bool,
     },
     /// Have each I/O call of a create fail once
     IoFaults {
-        /// Of the calls that copy the log into the database, fail one in so many
+        /// Fail one in so many of the calls that copy the log into the database
         #[arg(long, default_value_t = 1)]
         stride: usize,
     },
@@ -125,7 +125,7 @@ enum Trial {
     ManyTenants {
         #[arg(long, default_value_t = 1000)]
         tenants: usize,
-        /// All of them on one database, in place of one each
+        /// Give all of them one database, in place of one each
         #[arg(long)]
         one_database: bool,
     },

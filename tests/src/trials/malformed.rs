@@ -161,7 +161,7 @@ impl MalformedReport {
 struct Client<'a> {
     address: SocketAddr,
     generator: Generator<'a>,
-    /// Where what was sent was framed rightly, for the next.
+    /// Connection for the next request, where the last one was framed rightly.
     kept: Option<Wire>,
     report: MalformedReport,
 }

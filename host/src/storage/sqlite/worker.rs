@@ -26,9 +26,10 @@ const QUEUE: usize = 1024;
 /// Runs calls on a connection, one after the other. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) enum Worker {
-    /// In the order they come. Dropping the last clone ends the thread, and waits until the connection is closed.
+    /// Thread that owns the connection and runs calls in the order of their arrival. Dropping the last clone ends the
+    /// thread and waits until the connection is closed.
     Thread(Arc<Running>),
-    /// On the thread of a caller, which waits for no disk: for a database in memory.
+    /// Connection that callers use on their own threads. Only for a database in memory, whose calls never wait for a disk.
     InPlace(Arc<InPlace>),
 }
 
