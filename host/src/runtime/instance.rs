@@ -66,8 +66,8 @@ impl Idle {
     }
 }
 
-/// Instances of one tenant, where its [limits](SandboxLimits::requests_per_instance) say that they answer several
-/// requests. Dropped with them.
+/// A tenant's share of the [`Idle`] instances. Empty where its limits give each request a
+/// [fresh one](SandboxLimits::requests_per_instance). Dropping it drops the tenant's instances.
 pub(super) struct Instances {
     owner: u64,
     sandboxes: Sandboxes,
@@ -104,8 +104,8 @@ impl Instances {
         instances.remove(newest).map(|(_, instance)| instance)
     }
 
-    /// Takes the request out of an instance that has `answered` it or not, and keeps the instance where it may answer
-    /// another one: it has trapped at no time, and it holds no grant.
+    /// Takes the request out of an instance. Keeps the instance for another request if it `has_answered` this one, which one
+    /// that trapped has not, holds no grant, and has not answered the maximum of requests.
     pub(super) fn put(&self, mut instance: Instance, has_answered: bool) -> (Calls, Turn) {
         let state = instance.store.data_mut();
         let is_kept = has_answered && instance.answered < self.most.get() && state.grants.is_empty();

@@ -65,7 +65,7 @@ impl Cache {
         let folder = &config.folder;
         let open = || -> Result<_> {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-            require_own(folder, 0o022, "others can write it: chmod go-w")?;
+            require_own(folder, 0o022, "others can write it: run chmod go-w on it")?;
             let key = read_key(folder)?;
             Ok(Hmac::new_from_slice(&key)?)
         };
@@ -188,7 +188,7 @@ fn read_key(folder: &Path) -> Result<Vec<u8>> {
             linked => linked?,
         }
     }
-    require_own(&path, 0o077, "others can read it: remove the cache, which is made anew")?;
+    require_own(&path, 0o077, "others can read it: remove the cache, it is made anew")?;
     let key = files::read(&path, Limit::fixed(KEY_BYTES as u64))?;
     ensure!(key.len() == KEY_BYTES, "{} has {} bytes in place of {KEY_BYTES}: remove it", path.display(), key.len());
     Ok(key)
@@ -198,6 +198,6 @@ fn read_key(folder: &Path) -> Result<Vec<u8>> {
 fn require_own(path: &Path, forbidden: u32, advice: &str) -> Result<()> {
     let metadata = fs::metadata(path)?;
     ensure!(metadata.uid() == geteuid().as_raw(), "{} belongs to another user", path.display());
-    ensure!(metadata.mode() & forbidden == 0, "{}: {advice} {}", path.display(), path.display());
+    ensure!(metadata.mode() & forbidden == 0, "{}: {advice}", path.display());
     Ok(())
 }

@@ -139,17 +139,25 @@ fn components_are_counted_once_for_the_same_bytes_and_no_more_when_they_are_gone
     Ok(())
 }
 
+/// Section of a tenant that serves.
+const ACME: &str = "[tenants.acme]\npath = \"/acme\"\ndatabase = \"sqlite:acme.db\"\n";
+
+/// Starts a server with the tenant acme and the tenant down, whose component is missing. Returns also acme's key.
+fn beside_one_that_is_down() -> Result<(Tenants, String, Server)> {
+    let tenants = Tenants::new(PROGRAM)?;
+    let key = tenants.key("acme")?;
+    let down = "[tenants.down]\npath = \"/down\"\ndatabase = \"sqlite:acme.db\"\ncomponent = \"down.wasm\"\n";
+    tenants.configure(&format!("{ACME}{down}"))?;
+    let server = tenants.serve()?;
+    Ok((tenants, key, server))
+}
+
 #[test]
 fn answers_of_a_tenant_that_is_down_are_counted_until_it_is_removed() -> Result<()> {
     if !available()? {
         return Ok(());
     }
-    let tenants = Tenants::new(PROGRAM)?;
-    let key = tenants.key("acme")?;
-    let acme = "[tenants.acme]\npath = \"/acme\"\ndatabase = \"sqlite:acme.db\"\n";
-    let down = "[tenants.down]\npath = \"/down\"\ndatabase = \"sqlite:acme.db\"\ncomponent = \"down.wasm\"\n";
-    tenants.configure(&format!("{acme}{down}"))?;
-    let server = tenants.serve()?;
+    let (tenants, key, server) = beside_one_that_is_down()?;
     for _ in 0..3 {
         assert_eq!(server.create_at("/down", &key, "{}")?.status, 503);
     }
@@ -175,15 +183,10 @@ fn a_tenant_that_never_came_up_leaves_no_series_when_it_is_removed() -> Result<(
     if !available()? {
         return Ok(());
     }
-    let tenants = Tenants::new(PROGRAM)?;
-    let key = tenants.key("acme")?;
-    let acme = "[tenants.acme]\npath = \"/acme\"\ndatabase = \"sqlite:acme.db\"\n";
-    let down = "[tenants.down]\npath = \"/down\"\ndatabase = \"sqlite:acme.db\"\ncomponent = \"down.wasm\"\n";
-    tenants.configure(&format!("{acme}{down}"))?;
-    let server = tenants.serve()?;
+    let (tenants, key, server) = beside_one_that_is_down()?;
     assert_eq!(server.create_at("/down", &key, "{}")?.status, 503);
     assert!(scrape(&server)?.keys().any(|name| name.contains("\"down\"")));
-    tenants.configure(acme)?;
+    tenants.configure(ACME)?;
     let reloaded: Value = serde_json::from_slice(&tenants.reload(&server)?.stdout)?;
     let removed = reloaded["tenants"].as_array().context("no tenants")?;
     assert!(removed.iter().any(|report| report["tenant"] == "down" && report["outcome"] == "removed"), "{reloaded}");
