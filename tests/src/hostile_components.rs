@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 use anyhow::Result;
 use tempfile::TempDir;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use wit_parser::{Resolve, WorldId};
 
 pub use self::{
     kinds::{Kind, kinds},
@@ -144,6 +144,22 @@ impl Module<'_> {
         encode(&self.module()?, Path::new(WIT))
     }
 
+    /// Makes a component of it that imports `wasi:cli/environment` with a function of other types than WASI has: `function`
+    /// as WIT, and `import`, the field of a core module that imports it.
+    ///
+    /// # Errors
+    ///
+    /// Where a part is not WebAssembly text or WIT.
+    pub fn with_false_wasi(&self, function: &str, import: &str) -> Result<Vec<u8>> {
+        let mut resolve = Resolve::default();
+        resolve.push_dir(Path::new(WIT))?;
+        resolve.push_str("wasi.wit", format!("package wasi:cli@0.2.0; interface environment {{ {function} }}"))?;
+        let world = "package test:world; world all { include recoup:workspaces/plugin@1.0.0; import wasi:cli/environment@0.2.0; }";
+        let package = resolve.push_str("world.wit", world)?;
+        let module = wat::parse_str(self.core().replacen("(module", &format!("(module {import}"), 1))?;
+        of_world(module, &resolve, resolve.select_world(&[package], Some("all"))?)
+    }
+
     /// Returns the core module.
     ///
     /// # Errors
@@ -191,10 +207,15 @@ const WIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
 
 /// Makes a component of a core module, for the world in this folder.
 fn encode(module: &[u8], wit: &Path) -> Result<Vec<u8>> {
-    let (mut module, mut resolve) = (module.to_vec(), Resolve::default());
+    let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(wit)?;
     let world = resolve.select_world(&[package], Some("plugin"))?;
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
+    of_world(module.to_vec(), &resolve, world)
+}
+
+/// Makes a component of a core module, for a world.
+pub(crate) fn of_world(mut module: Vec<u8>, resolve: &Resolve, world: WorldId) -> Result<Vec<u8>> {
+    embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)?;
     ComponentEncoder::default().module(&module)?.validate(true).encode()
 }
 

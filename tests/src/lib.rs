@@ -3,9 +3,11 @@
 
 mod background;
 pub mod browser;
+pub mod built;
 pub mod certificate;
 mod client;
 pub mod clock;
+pub mod composed;
 pub mod conformance;
 pub mod disk;
 pub mod hostile_components;

@@ -1,12 +1,8 @@
 //! Components that are wrong in one way each, for the judge of components.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use anyhow::{Context as _, Result};
 
-use anyhow::{Context as _, Result, ensure};
+use crate::built::build;
 
 /// A fault: its number in `tests/mutants`, what the component does, and the rule that it breaks.
 pub type Fault = (u16, &'static str, &'static str);
@@ -122,19 +118,7 @@ impl Mutants {
     ///
     /// Where it does not compile.
     pub fn build(folder: &str) -> Result<Self> {
-        let target: PathBuf = Path::new(folder).join("mutants");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .args(["build", "--package=workspaces-mutants", "--profile=component", "--locked", "--quiet"])
-            .args(["--target=wasm32-wasip2", "--target-dir"])
-            .arg(&target);
-        for name in ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
-            cargo.env_remove(name);
-        }
-        let status = cargo.status()?;
-        ensure!(status.success(), "the mutants did not compile: {status}");
-        Ok(Self(fs::read(target.join("wasm32-wasip2/component/workspaces_mutants.wasm"))?))
+        Ok(Self(build(folder, "workspaces-mutants")?))
     }
 
     /// Returns the mutant of a number; 0 has no fault.

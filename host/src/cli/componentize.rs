@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{print_done, verify::read_component};
-use crate::harness;
+use crate::{harness, runtime::Pool};
 
 /// Make a component of a core module, for compilers that make none
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub(super) struct Componentize {
 
 impl Componentize {
     pub(super) fn run(self, json: bool) -> Result<()> {
-        let module = read_component(&self.module)?;
+        let module = read_component(&self.module, &Pool::default())?;
         let component = harness::componentize(&module).with_context(|| self.module.display().to_string())?;
         fs::write(&self.output, component).with_context(|| format!("can't write {}", self.output.display()))?;
         #[derive(Serialize)]

@@ -21,7 +21,7 @@ use tokio::{
 use super::verify::read_component;
 use crate::{
     harness::{Report, Verify, report::Format},
-    server::address::socket_address,
+    server::{address::socket_address, config_file::read_limits},
     terminal,
 };
 
@@ -29,6 +29,7 @@ use crate::{
 ///
 /// `build.sh` in the project's folder makes `component.wasm`, as in a project of `new`. A component that keeps the contract
 /// is served with a throw-away database; one that does not leaves the one before. The log shows one request after another.
+/// A file `limits.toml` in the folder has the component's limits, as --limits of `serve`.
 #[derive(Args)]
 pub(super) struct Dev {
     /// Folder of the project
@@ -41,6 +42,9 @@ pub(super) struct Dev {
 /// Script of a project that builds it, and the component that it makes.
 const BUILD: &str = "build.sh";
 const COMPONENT: &str = "component.wasm";
+
+/// File of its limits.
+const LIMITS: &str = "limits.toml";
 
 /// Component that is served, beside it: the last one that keeps the contract.
 const SERVED: &str = ".served.wasm";
@@ -94,7 +98,14 @@ impl Dev {
             return Ok(false);
         }
         let component = self.folder.join(COMPONENT);
-        let wasm = match read_component(&component) {
+        let limits = match self.limits().map(|file| read_limits(&file)).transpose() {
+            Ok(limits) => limits.unwrap_or_default(),
+            Err(error) => {
+                terminal::print_error_line(&format!("{error:#}: the component before goes on"));
+                return Ok(false);
+            }
+        };
+        let wasm = match read_component(&component, &limits.pool) {
             Ok(wasm) => wasm,
             Err(error) => {
                 terminal::print_error_line(&format!("{error:#}: the component before goes on"));
@@ -102,7 +113,8 @@ impl Dev {
             }
         };
         let judged = wasm.clone();
-        let report: Report = spawn_blocking(move || Verify::new(judged).run()).await??;
+        let report: Report =
+            spawn_blocking(move || Verify::new(judged).limits(limits.sandbox).pool(limits.pool).run()).await??;
         let text = report.render(&component.display().to_string(), Format::Text { colour: false });
         std::io::stderr().write_all(text.as_bytes())?;
         if !report.passed() {
@@ -115,9 +127,17 @@ impl Dev {
         Ok(true)
     }
 
+    /// Returns the file of the component's limits, where there is one.
+    fn limits(&self) -> Option<PathBuf> {
+        Some(self.folder.join(LIMITS)).filter(|file| file.is_file())
+    }
+
     fn serve(&self, component: &Path, json: bool) -> Result<Child> {
         let mut server = Command::new(env::current_exe()?);
         server.args(["serve", "--demo", "--listen", &self.listen.to_string(), "--component"]).arg(component);
+        if let Some(limits) = self.limits() {
+            server.arg("--limits").arg(limits);
+        }
         if json {
             server.arg("--json");
         }

@@ -8,6 +8,7 @@ mod config;
 mod database;
 mod dev;
 mod key;
+mod limits;
 mod log;
 mod manual;
 mod new;

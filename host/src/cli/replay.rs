@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
+use super::limits::LimitArguments;
 use super::verify::{NotLoaded, read_component, without_verdict};
 use crate::{
     COMPONENT,
@@ -34,6 +35,8 @@ pub(super) struct Replay {
     /// Component to replay with; without it the built-in one, if the bundle was recorded with it
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// Print the bundles as cases for `verify --cases` instead
     #[arg(long, conflicts_with = "component")]
     as_case: bool,
@@ -67,9 +70,11 @@ impl Replay {
             text.lines().try_for_each(terminal::print)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let player = Player::new()?;
+        let limits = self.limits.read()?;
+        let pool = limits.pool.clone();
+        let player = Player::with_limits(limits.sandbox, limits.pool)?;
         let wasm = match &self.component {
-            Some(path) => read_component(path)?,
+            Some(path) => read_component(path, &pool)?,
             None => COMPONENT.to_vec(),
         };
         let component =

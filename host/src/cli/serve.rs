@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use uuid::Uuid;
 
-use super::{AddressArguments, log::LogArguments, parse::Unrepeated, pepper::PepperArguments};
+use super::{AddressArguments, limits::LimitArguments, log::LogArguments, parse::Unrepeated, pepper::PepperArguments};
 use crate::{
     TenantShare,
     auth::{
@@ -17,15 +17,14 @@ use crate::{
         jwt::{self, KeySource},
     },
     metrics::Metrics,
-    runtime::{Pool, SandboxLimits},
+    runtime::SandboxLimits,
     server::{
         self, Source,
         address::{AdminAddress, socket_address},
         bundles::{BUNDLES, RecordConfig, header_name},
         cache::{self, CacheConfig},
-        compiler::Compiler,
         config::{Config, DatabaseConfig, TenantConfig, TokenConfig},
-        config_file,
+        config_file::{self, ComponentLimits},
     },
     storage::{DatabaseAddress, Quota, postgres, sqlite},
 };
@@ -34,7 +33,7 @@ use crate::{
 #[derive(Args)]
 pub(super) struct Serve {
     /// Serve the tenants of this file; the options below, but for addresses, connections and the log, are for one tenant without a file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["demo", "component", "requests_per_instance"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["demo", "component", "requests_per_instance", "limits", "wasi"])]
     config: Option<PathBuf>,
     /// The address to listen at, by default 127.0.0.1:8080; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
@@ -61,13 +60,15 @@ pub(super) struct Serve {
     /// The component to run in place of the one built in
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// Keep compiled components in this folder, 1 GiB of them at most, so that the next start does not compile them
     #[arg(long, env = "WORKSPACES_COMPONENT_CACHE", hide_env_values = true, value_name = "FOLDER")]
     component_cache: Option<PathBuf>,
     /// Maximum number of requests that an instance of the component answers; by default each request has a fresh one. More
     /// cost less, and what a request leaves in the component's memory stays there for the next one
-    #[arg(long, value_name = "N", default_value_t = SandboxLimits::default().requests_per_instance)]
-    requests_per_instance: NonZeroU32,
+    #[arg(long, value_name = "N")]
+    requests_per_instance: Option<NonZeroU32>,
     /// The organization whose members may create workspaces for any account
     #[arg(long, env = "WORKSPACES_ADMIN_ORGANIZATION", hide_env_values = true, value_name = "UUID")]
     admin_organization: Option<Uuid>,
@@ -176,20 +177,7 @@ impl Serve {
     fn configuration(&self, demo_pepper: Option<&str>) -> Result<Config> {
         let file = match &self.config {
             Some(file) => config_file::read(file)?,
-            None => Config {
-                listen: None,
-                admin: None,
-                admin_token_file: None,
-                admin_hosts: Vec::new(),
-                tls: None,
-                max_connections: None,
-                docs: true,
-                watch: false,
-                pool: Pool::default(),
-                compiler: Compiler::default(),
-                cache: None,
-                tenants: vec![self.only_tenant(demo_pepper)?],
-            },
+            None => self.of_options(demo_pepper)?,
         };
         let tls = self.tls.as_ref().map(|tls| (tls.tls_certificate.clone(), tls.tls_key.clone()));
         Ok(Config {
@@ -205,8 +193,27 @@ impl Serve {
         })
     }
 
-    /// Returns the one tenant that the options describe.
-    fn only_tenant(&self, demo_pepper: Option<&str>) -> Result<TenantConfig> {
+    /// Returns the configuration that the options describe, with its one tenant.
+    fn of_options(&self, demo_pepper: Option<&str>) -> Result<Config> {
+        let ComponentLimits { sandbox, pool, compiler } = self.limits.read()?;
+        let tenant = self.only_tenant(demo_pepper, sandbox)?;
+        Ok(Config {
+            listen: None,
+            admin: None,
+            admin_token_file: None,
+            admin_hosts: Vec::new(),
+            tls: None,
+            max_connections: None,
+            docs: true,
+            watch: false,
+            pool,
+            compiler,
+            cache: None,
+            tenants: vec![tenant],
+        })
+    }
+
+    fn only_tenant(&self, demo_pepper: Option<&str>, limits: SandboxLimits) -> Result<TenantConfig> {
         let (address, pepper) = match demo_pepper {
             Some(pepper) => (DatabaseAddress::Memory, pepper.to_owned()),
             None => (self.database.database.clone(), self.pepper.secret()?),
@@ -243,7 +250,10 @@ impl Serve {
             pepper,
             administrators: self.admin_organization,
             tokens,
-            limits: SandboxLimits { requests_per_instance: self.requests_per_instance, ..SandboxLimits::default() },
+            limits: SandboxLimits {
+                requests_per_instance: self.requests_per_instance.unwrap_or(limits.requests_per_instance),
+                ..limits
+            },
             share: TenantShare::default(),
             quota: Quota::default(),
         })

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{print_all, print_done};
+use super::{limits::LimitArguments, print_all, print_done};
 use crate::{
     COMPONENT, files,
     harness::{
@@ -22,7 +22,7 @@ use crate::{
         shape::WIT,
     },
     runtime::Pool,
-    server::compiler::component_file,
+    server::{compiler::component_file, config_file::ComponentLimits},
     terminal,
 };
 
@@ -44,6 +44,8 @@ Exit codes: 0 passes, 1 breaks a rule, 2 wrong usage, 3 could not be loaded.")]
 pub(super) struct Verify {
     /// The component; without it the built-in one
     component: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// Rules to judge by: the contract, or also the rules of the built-in component
     #[arg(long, value_name = "RULES", default_value = "contract")]
     rules: Rules,
@@ -134,11 +136,12 @@ impl Verify {
             print_all(json, &cases, |case| format!("{}  {}", case.id, case.sentence))?;
             return Ok(ExitCode::SUCCESS);
         }
+        let limits = self.limits.read()?;
         let (name, wasm) = match &self.component {
             None => ("the built-in component".to_owned(), COMPONENT.to_vec()),
-            Some(path) => (path.display().to_string(), read_component(path)?),
+            Some(path) => (path.display().to_string(), read_component(path, &limits.pool)?),
         };
-        let report = self.verification(wasm, own)?.run().map_err(|error| match error {
+        let report = self.verification(wasm, own, limits)?.run().map_err(|error| match error {
             HarnessError::Load(error) => NotLoaded(format!("--baseline or --against: {error}")).into(),
             error => anyhow::Error::from(error),
         })?;
@@ -150,8 +153,10 @@ impl Verify {
         })
     }
 
-    fn verification(&self, wasm: Vec<u8>, own: Vec<Case>) -> Result<Verification> {
+    fn verification(&self, wasm: Vec<u8>, own: Vec<Case>, limits: ComponentLimits) -> Result<Verification> {
+        let read = |path: &Path| read_component(path, &limits.pool);
         let mut verification = Verification::new(wasm).cases(own).inputs(self.inputs).seed(self.seed);
+        verification = verification.limits(limits.sandbox).pool(limits.pool.clone());
         if self.rules == Rules::Default {
             verification = verification.default_rules();
         }
@@ -169,10 +174,10 @@ impl Verify {
             verification = verification.budget(budget.with_context(|| format!("{} is no budget", file.display()))?);
         }
         if let Some(path) = &self.baseline {
-            verification = verification.baseline(read_component(path)?);
+            verification = verification.baseline(read(path)?);
         }
         if let Some(path) = &self.against {
-            verification = verification.against(read_component(path)?);
+            verification = verification.against(read(path)?);
         }
         if stderr().is_terminal() {
             verification = verification.progress(progress());
@@ -219,8 +224,8 @@ impl Verify {
 }
 
 /// Reads a component.
-pub(super) fn read_component(path: &Path) -> Result<Vec<u8>> {
-    let wasm = files::read(path, component_file(Pool::default().component_size));
+pub(super) fn read_component(path: &Path, pool: &Pool) -> Result<Vec<u8>> {
+    let wasm = files::read(path, component_file(pool.component_size));
     wasm.map_err(|error| NotLoaded(format!("can't read the component {}: {error}", path.display())).into())
 }
 

@@ -60,8 +60,17 @@ impl Player {
     ///
     /// [`HarnessError::Load`] or [`HarnessError::Start`].
     pub fn new() -> Result<Self, HarnessError> {
-        let sandboxes = Sandboxes::counting(Pool { concurrency: 1, queue: 1, ..Pool::default() })?;
-        Ok(Self { sandboxes, limits: SandboxLimits::default(), runtime: runtime()? })
+        Self::with_limits(SandboxLimits::default(), Pool::default())
+    }
+
+    /// Returns a player with these limits, and the sizes of a pool.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn with_limits(limits: SandboxLimits, pool: Pool) -> Result<Self, HarnessError> {
+        let sandboxes = Sandboxes::counting(Pool { concurrency: 1, queue: 1, ..pool })?;
+        Ok(Self { sandboxes, limits, runtime: runtime()? })
     }
 
     /// Compiles a component.

@@ -1,6 +1,8 @@
 //! Shape of a component: what it imports and exports, against the contract, and what it needs, against the limits of the
 //! host. Nothing is compiled for it.
 
+use std::mem;
+
 use serde::Serialize;
 use wasmparser::{Encoding, Parser, Payload};
 use wit_parser::{
@@ -8,7 +10,10 @@ use wit_parser::{
     decoding::{DecodedWasm, decode},
 };
 
-use crate::runtime::{CORE_INSTANCES, MEMORIES, SandboxLimits, TABLES};
+use crate::runtime::{
+    SandboxLimits, Wasi,
+    needs::{Needs, Over, Requirements},
+};
 
 /// Files of the contract, with their names. One behind the other they are one document.
 pub const WIT: [(&str, &str); 5] = [
@@ -22,23 +27,20 @@ pub const WIT: [(&str, &str); 5] = [
 /// Package of the contract.
 const PACKAGE: &str = "recoup:workspaces/";
 
-/// Size of a page of linear memory, in bytes.
-const PAGE: u64 = 64 << 10;
-
 /// Shape of a component.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Shape {
     /// Size of the file, in bytes.
     pub size: usize,
-    /// Core instances.
-    pub core_instances: u32,
-    /// Memories.
-    pub memories: u32,
+    /// Core instances of an instance, with those of all components in it.
+    pub core_instances: u64,
+    /// Memories of these.
+    pub memories: u64,
     /// Bytes of all memories at the start.
     pub memory: u64,
     /// Tables.
-    pub tables: u32,
-    /// Elements of the largest table at the start.
+    pub tables: u64,
+    /// Elements of all tables at the start.
     pub table_elements: u64,
     /// Tools that made it, as its metadata names them.
     pub producers: Vec<String>,
@@ -58,13 +60,6 @@ pub struct Mistake {
 impl Shape {
     fn mistake(&mut self, difference: impl IntoIterator<Item = String>, remedy: impl Into<String>) {
         self.mistakes.push(Mistake { difference: difference.into_iter().collect(), remedy: remedy.into() });
-    }
-
-    /// Adds a mistake where a number is over its limit.
-    fn within(&mut self, what: &str, found: u64, limit: u64, remedy: &str) {
-        if found > limit {
-            self.mistake([format!("- {what}: {limit} at most"), format!("+ {what}: {found}")], remedy);
-        }
     }
 }
 
@@ -88,8 +83,8 @@ pub fn examine(wasm: &[u8], limits: &SandboxLimits, most_bytes: usize) -> Shape 
         return shape;
     }
     if shape.mistakes.is_empty() {
-        limits_of(&mut shape, limits, most_bytes);
-        contract_of(wasm, &mut shape);
+        limits_of(wasm, &mut shape, limits, most_bytes);
+        contract_of(wasm, &mut shape, limits.wasi);
     }
     shape
 }
@@ -104,19 +99,6 @@ fn read(wasm: &[u8], shape: &mut Shape) -> Result<(), wasmparser::BinaryReaderEr
                     "build for the target wasm32-wasip2, or make a component of the module with `wasm-tools component new FILE -o OUT`",
                 );
                 return Ok(());
-            }
-            Payload::InstanceSection(instances) => shape.core_instances += instances.count(),
-            Payload::MemorySection(memories) => {
-                for memory in memories {
-                    shape.memories += 1;
-                    shape.memory = shape.memory.saturating_add(memory?.initial.saturating_mul(PAGE));
-                }
-            }
-            Payload::TableSection(tables) => {
-                for table in tables {
-                    shape.tables += 1;
-                    shape.table_elements = shape.table_elements.max(table?.ty.initial);
-                }
             }
             Payload::CustomSection(section) => {
                 if let wasmparser::KnownCustom::Producers(fields) = section.as_known() {
@@ -138,26 +120,26 @@ fn read(wasm: &[u8], shape: &mut Shape) -> Result<(), wasmparser::BinaryReaderEr
 }
 
 /// Compares the component's needs with the limits.
-fn limits_of(shape: &mut Shape, limits: &SandboxLimits, most_bytes: usize) {
-    let own = shape.clone();
-    let strip = "strip debugging information (`wasm-tools strip`), or raise component-size of the pool";
-    shape.within("size in bytes", own.size as u64, most_bytes as u64, strip);
-    let fewer = "link its modules into one: a composed component has too many parts";
-    shape.within("core instances", own.core_instances.into(), CORE_INSTANCES.into(), fewer);
-    shape.within("memories", own.memories.into(), MEMORIES.into(), fewer);
-    shape.within("tables", own.tables.into(), TABLES.into(), fewer);
-    let smaller = "lower the memory that the linker sets aside (for Rust: -C link-arg=-zstack-size=16384), or raise limits.memory of the tenant";
-    shape.within("memory in bytes", own.memory, limits.memory as u64, smaller);
-    shape.within(
-        "table elements",
-        own.table_elements,
-        limits.table_elements as u64,
-        "raise limits.table-elements of the tenant",
-    );
+fn limits_of(wasm: &[u8], shape: &mut Shape, limits: &SandboxLimits, most_bytes: usize) {
+    if shape.size > most_bytes {
+        let difference = [format!("- size in bytes: {most_bytes} at most"), format!("+ size in bytes: {}", shape.size)];
+        shape.mistake(difference, "strip debugging information (`wasm-tools strip`), or raise pool.component-size");
+    }
+    let Ok(Requirements { needs, .. }) = Requirements::of(wasm) else { return };
+    let Needs { core_instances, memories, memory, tables, table_elements } = needs;
+    *shape = Shape { core_instances, memories, memory, tables, table_elements, ..mem::take(shape) };
+    for Over { name, need, limit } in needs.over(limits) {
+        let smaller = match name {
+            "memory" => "lower the memory that the linker sets aside (for Rust: -C link-arg=-zstack-size=16384), or ",
+            _ => "",
+        };
+        let difference = [format!("- {name}: {limit} at most"), format!("+ {name}: {need}")];
+        shape.mistake(difference, format!("{smaller}raise limits.{name} of the tenant, and pool.{name}"));
+    }
 }
 
 /// Compares the component's imports and exports with the contract.
-fn contract_of(wasm: &[u8], shape: &mut Shape) {
+fn contract_of(wasm: &[u8], shape: &mut Shape, given: Wasi) {
     let decoded = match decode(wasm) {
         Ok(DecodedWasm::Component(resolve, world)) => Some((resolve, world)),
         Ok(DecodedWasm::WitPackage(..)) => {
@@ -178,7 +160,7 @@ fn contract_of(wasm: &[u8], shape: &mut Shape) {
         return;
     };
     let Some((contract, plugin)) = contract() else { return };
-    imports_of(shape, (&resolve, world), (&contract, plugin));
+    imports_of(shape, (&resolve, world), (&contract, plugin), given);
     exports_of(shape, (&resolve, world), (&contract, plugin));
 }
 
@@ -199,7 +181,12 @@ fn of_package(name: &str) -> Option<(&str, &str)> {
     name.strip_prefix(PACKAGE)?.split_once('@')
 }
 
-fn imports_of(shape: &mut Shape, (own, world): (&Resolve, WorldId), (contract, plugin): (&Resolve, WorldId)) {
+fn imports_of(
+    shape: &mut Shape,
+    (own, world): (&Resolve, WorldId),
+    (contract, plugin): (&Resolve, WorldId),
+    given: Wasi,
+) {
     let mut wasi = Vec::new();
     for (key, item) in &own.worlds[world].imports {
         let name = own.name_world_key(key);
@@ -224,10 +211,10 @@ fn imports_of(shape: &mut Shape, (own, world): (&Resolve, WorldId), (contract, p
             ),
         }
     }
-    if !wasi.is_empty() {
+    if !wasi.is_empty() && given == Wasi::None {
         shape.mistake(
             wasi,
-            "the host gives no WASI: build without the parts of the standard library that use it (in Rust `#![no_std]`, in C without libc's files and clocks)",
+            "the host gives no WASI: build without the parts of the standard library that use it (in Rust `#![no_std]`, in C without libc's files and clocks), or give the tenant imports that are empty and trap: wasi = \"deny\", or --wasi deny",
         );
     }
 }

@@ -32,6 +32,7 @@ const INSTANCES: usize = 51;
 pub struct Verify {
     wasm: Vec<u8>,
     limits: SandboxLimits,
+    pool: Option<Pool>,
     own_cases: Vec<Case>,
     judges_default_rules: bool,
     only: Option<String>,
@@ -105,6 +106,7 @@ impl Verify {
         Self {
             wasm: wasm.into(),
             limits: SandboxLimits::default(),
+            pool: None,
             own_cases: Vec::new(),
             judges_default_rules: false,
             only: None,
@@ -121,6 +123,12 @@ impl Verify {
     /// Sets the limits of each sandbox; by default those of a tenant.
     pub fn limits(mut self, limits: SandboxLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets the pool whose sizes the component and its sandboxes have to keep. By default one that has room for the limits.
+    pub fn pool(mut self, pool: Pool) -> Self {
+        self.pool = Some(pool);
         self
     }
 
@@ -195,13 +203,8 @@ impl Verify {
     /// On a thread of an async runtime.
     pub fn run(&self) -> Result<Report, HarnessError> {
         let cases = self.selected()?;
-        let pool = Pool {
-            concurrency: 1,
-            queue: 1,
-            memory: self.limits.memory,
-            table_elements: self.limits.table_elements,
-            ..Pool::default()
-        };
+        let pool = self.pool.clone().unwrap_or_else(|| Pool::of(&self.limits));
+        let pool = Pool { concurrency: 1, queue: 1, ..pool };
         let mut report =
             Report::new(Digest::of(&self.wasm), shape::examine(&self.wasm, &self.limits, pool.component_size));
         if !report.shape.mistakes.is_empty() {

@@ -187,10 +187,7 @@ impl Builder {
         let Self { storage, auth, component, limits, share, sandboxes, metrics, name, recorder, .. } = self;
         let sandboxes = match sandboxes {
             Some(sandboxes) => sandboxes,
-            None => {
-                let (memory, table_elements) = (limits.memory, limits.table_elements);
-                Sandboxes::new(Pool { memory, table_elements, ..Pool::default() })?
-            }
+            None => Sandboxes::new(Pool::of(&limits))?,
         };
         let component = match component {
             Source::BuiltIn => sandboxes.compile(COMPONENT)?,

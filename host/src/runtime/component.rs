@@ -13,6 +13,8 @@ use super::{
     cause::{MAX_CAUSE, MAX_NAME, cause},
     engine,
     host_imports::{State, bindings::PluginPre},
+    needs::Requirements,
+    wasi,
 };
 use crate::{
     excerpt::{Clip, excerpt},
@@ -26,6 +28,7 @@ pub struct Component(Arc<Loaded>);
 pub(super) struct Loaded {
     pre: PluginPre<State>,
     digest: Digest,
+    requirements: Requirements,
     #[cfg(feature = "harness")]
     verdicts: Verdicts,
 }
@@ -64,6 +67,14 @@ pub enum LoadError {
     /// Its limits are over those of the pool.
     #[error("its limits are over the pool's: {0}")]
     Limits(String),
+    /// It needs more than its limits allow.
+    #[error("it needs more than it may have: {0}")]
+    Needs(String),
+    /// It imports WASI, which its limits do not give.
+    #[error(
+        "it imports WASI, which it is not given: build it without, or give it imports that are empty and trap (wasi = \"deny\", or --wasi deny): {0}"
+    )]
+    Wasi(String),
     /// The self-check found something that is not stopped.
     #[error("sandboxes do not hold on this machine: {0}")]
     Unprotected(String),
@@ -85,7 +96,7 @@ fn guarded<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadEr
     // What the compiler leaves behind is its own: the engine is not changed by it.
     match catch_unwind(AssertUnwindSafe(compile)) {
         Ok(compiled) => compiled.map_err(|error| LoadError::Compile(cause(&error))),
-        Err(_) => Err(LoadError::Compile("the compiler failed: it may be composed of several components".into())),
+        Err(_) => Err(LoadError::Compile("the compiler failed on it".into())),
     }
 }
 
@@ -95,9 +106,10 @@ impl Component {
         linker: &Linker<State>,
         wasm: &[u8],
         digest: Digest,
+        requirements: Requirements,
     ) -> Result<Self, LoadError> {
         let component = guarded(|| wasmtime::component::Component::from_binary(engine, wasm))?;
-        Self::check(engine, linker, &component, digest)
+        Self::check(engine, linker, &component, digest, requirements)
     }
 
     /// # Safety
@@ -109,11 +121,12 @@ impl Component {
         linker: &Linker<State>,
         compiled: &[u8],
         digest: Digest,
+        requirements: Requirements,
     ) -> Result<Self, LoadError> {
         // SAFETY: the caller's promise is the same.
         let component = unsafe { wasmtime::component::Component::deserialize(engine, compiled) }
             .map_err(|error| LoadError::Compile(cause(&error)))?;
-        Self::check(engine, linker, &component, digest)
+        Self::check(engine, linker, &component, digest, requirements)
     }
 
     fn check(
@@ -121,11 +134,16 @@ impl Component {
         linker: &Linker<State>,
         component: &wasmtime::component::Component,
         digest: Digest,
+        requirements: Requirements,
     ) -> Result<Self, LoadError> {
-        match linker.instantiate_pre(component).and_then(PluginPre::new) {
+        let mut linker = linker.clone();
+        // Whether a tenant's component may import WASI at all is checked against the tenant's limits.
+        let linked = wasi::deny(engine, &mut linker, component);
+        match linked.and_then(|()| linker.instantiate_pre(component)).and_then(PluginPre::new) {
             Ok(pre) => Ok(Self(Arc::new(Loaded {
                 pre,
                 digest,
+                requirements,
                 #[cfg(feature = "harness")]
                 verdicts: Verdicts::default(),
             }))),
@@ -139,6 +157,10 @@ impl Component {
     /// Returns the digest of its bytes.
     pub fn digest(&self) -> &Digest {
         &self.0.digest
+    }
+
+    pub(super) fn requirements(&self) -> &Requirements {
+        &self.0.requirements
     }
 
     /// Returns what the judge has said of it. Tenants with the same component share that.
@@ -204,7 +226,7 @@ fn write_differences(lines: &mut Clip, engine: &Engine, component: &wasmtime::co
         write!(lines, "\n  - export {EXPORT}0.0")?;
     }
     for (name, _) in own.imports(engine) {
-        if !IMPORTS.iter().any(|import| name.starts_with(import)) {
+        if !IMPORTS.iter().any(|import| name.starts_with(import)) && !wasi::is_wasi(name) {
             write!(lines, "\n  + import {}", excerpt(name, MAX_NAME))?;
         }
     }

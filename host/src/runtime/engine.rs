@@ -7,7 +7,6 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use super::{
     LoadError, Pool, TICK,
     cause::{FRAMES, cause},
-    limits,
 };
 
 /// Kept resident and cleared by hand between uses of a memory slot: just above what the default
@@ -27,14 +26,15 @@ pub(super) fn running(pool: &Pool, counts_instructions: bool) -> Result<Engine, 
     let mut allocation = PoolingAllocationConfig::new();
     allocation
         .total_component_instances(slots)
-        .total_core_instances(slots.saturating_mul(limits::CORE_INSTANCES))
-        .total_memories(slots.saturating_mul(limits::MEMORIES))
-        .total_tables(slots.saturating_mul(limits::TABLES))
+        .total_core_instances(slots.saturating_mul(pool.core_instances))
+        .total_memories(slots.saturating_mul(pool.memories))
+        .total_tables(slots.saturating_mul(pool.tables))
         .total_stacks(slots)
-        .max_core_instances_per_component(limits::CORE_INSTANCES)
-        .max_memories_per_component(limits::MEMORIES)
-        .max_tables_per_component(limits::TABLES)
-        .max_memories_per_module(1)
+        .max_core_instances_per_component(pool.core_instances)
+        .max_memories_per_component(pool.memories)
+        .max_tables_per_component(pool.tables)
+        .max_memories_per_module(pool.memories)
+        .max_tables_per_module(pool.tables)
         .max_memory_size(pool.memory)
         .table_elements(pool.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT)
@@ -67,7 +67,6 @@ fn config() -> Config {
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         // Proposals that no component here needs are so much less to attack.
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
         .wasm_tail_call(false);
     config

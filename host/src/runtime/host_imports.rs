@@ -11,6 +11,7 @@ use super::{
     memory::Memory,
     script::{self, Call, Reply, Script},
     turn::Turn,
+    wasi::Written,
 };
 use crate::{
     MAX_NAME_CHARACTERS,
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) turn: Turn,
     pub(super) memory: Memory,
     pub(super) grants: ResourceTable,
+    /// Output of the component in this call.
+    pub(super) written: Written,
     /// Number of calls to the host that are left to it.
     pub(super) host_calls: u32,
     /// Answers calls in place of auth and storage, where a component is judged.
@@ -66,7 +69,7 @@ impl State {
     }
 
     /// Counts a call to the host.
-    fn count(&mut self) -> Result<(), TooManyHostCalls> {
+    pub(super) fn count(&mut self) -> Result<(), TooManyHostCalls> {
         self.host_calls = self.host_calls.checked_sub(1).ok_or(TooManyHostCalls)?;
         Ok(())
     }

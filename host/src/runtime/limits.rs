@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::{LoadError, capacity::REHEARSALS};
@@ -21,10 +22,16 @@ use super::{LoadError, capacity::REHEARSALS};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxLimits {
-    /// Linear memory, in bytes; a component has one. The default component needs under 2 MiB.
+    /// Bytes of all linear memories together. The default component needs under 2 MiB.
     pub memory: usize,
-    /// Elements in each table.
+    /// Number of linear memories. A component has one; one that is composed of several has one for each of them.
+    pub memories: u32,
+    /// Elements of all tables together.
     pub table_elements: usize,
+    /// Number of tables.
+    pub tables: u32,
+    /// Number of core instances: modules that an instance of the component consists of.
+    pub core_instances: u32,
     /// Time on the processor, the host's work in the component's calls included, looked at every
     /// [`TICK`]; time spent waiting, for the host or for the processor itself, is not in it.
     pub cpu: Duration,
@@ -45,14 +52,37 @@ pub struct SandboxLimits {
     /// ones: what a fault or an attack leaves in its memory stays there. An instance is never shared with another
     /// tenant, never used after a trap, and never used while it holds a grant.
     pub requests_per_instance: NonZeroU32,
+    /// WASI that a component may import.
+    pub wasi: Wasi,
 }
+
+/// WASI that a component may import.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Wasi {
+    /// None: a component that imports it is refused.
+    #[default]
+    None,
+    /// Imports that are there and give nothing: no environment, no arguments, no folders, an empty input. What the component
+    /// writes to its output is logged, the first [`MAX_WRITTEN`] bytes of each call. A call of all else (clocks, random
+    /// numbers, files, sockets, exit) is a trap.
+    Deny,
+}
+
+/// Bytes of a component's output that are kept, of each call.
+pub const MAX_WRITTEN: usize = 2 << 10;
 
 impl SandboxLimits {
     /// Returns the limits as numbers, under the names that metrics give them.
-    pub(crate) fn numbers(&self) -> [(&'static str, u64); 9] {
+    pub(crate) fn numbers(&self) -> [(&'static str, u64); 12] {
         [
             ("memory_bytes", self.memory as u64),
+            ("memories", self.memories.into()),
             ("table_elements", self.table_elements as u64),
+            ("tables", self.tables.into()),
+            ("core_instances", self.core_instances.into()),
             ("cpu_milliseconds", milliseconds(self.cpu)),
             ("wall_clock_milliseconds", milliseconds(self.wall_clock)),
             ("host_calls", self.host_calls.into()),
@@ -69,9 +99,13 @@ impl SandboxLimits {
     ///
     /// [`LoadError::Limits`] naming the one that is over the pool's.
     pub(crate) fn fit(&self, pool: &Pool) -> Result<(), LoadError> {
-        for (name, own, most) in
-            [("memory", self.memory, pool.memory), ("table elements", self.table_elements, pool.table_elements)]
-        {
+        for (name, own, most) in [
+            ("memory", self.memory, pool.memory),
+            ("memories", self.memories as usize, pool.memories as usize),
+            ("table elements", self.table_elements, pool.table_elements),
+            ("tables", self.tables as usize, pool.tables as usize),
+            ("core instances", self.core_instances as usize, pool.core_instances as usize),
+        ] {
             if own > most {
                 return Err(LoadError::Limits(format!("{name}, {own}, where the pool has {most}")));
             }
@@ -83,24 +117,22 @@ impl SandboxLimits {
 /// Period of the processor's clock. A component keeps its thread from the others for two of them at most.
 pub const TICK: Duration = Duration::from_millis(1);
 
-/// Core instances, memories and tables of one component: room for what toolchains emit beside the
-/// guest itself (adapters, shims).
-pub(crate) const CORE_INSTANCES: u32 = 8;
-pub(crate) const MEMORIES: u32 = 1;
-pub(crate) const TABLES: u32 = 4;
-
 impl Default for SandboxLimits {
     fn default() -> Self {
         Self {
             memory: 16 << 20,       // a hundred times what a small guest needs
+            memories: 4,            // three components composed, and a library of theirs
             table_elements: 10_000, // a guest's function table has tens
-            cpu: 10 * TICK,         // five hundred times what the default component takes
+            tables: 8,              // two for each memory: functions, and what toolchains add
+            core_instances: 16, // toolchains add two or three to each module, the engine one for each two components
+            cpu: 10 * TICK,     // five hundred times what the default component takes
             wall_clock: Duration::from_secs(10),
             host_calls: 64,          // the default component makes four
             hostcall_bytes: 1 << 20, // wasmtime's default lets one call pin 128 MiB of the host
             handles: 16,
             faults_logged: NonZeroU32::MIN.saturating_add(9), // ten
             requests_per_instance: NonZeroU32::MIN,
+            wasi: Wasi::None,
         }
     }
 }
@@ -131,8 +163,15 @@ pub struct Pool {
     pub admission_wait: Duration,
     /// The most that [`SandboxLimits::memory`] may be, in bytes.
     pub memory: usize,
+    /// The most that [`SandboxLimits::memories`] may be. Each takes 4 GiB of address space a sandbox, which is reserved and
+    /// not used.
+    pub memories: u32,
     /// The most that [`SandboxLimits::table_elements`] may be.
     pub table_elements: usize,
+    /// The most that [`SandboxLimits::tables`] may be.
+    pub tables: u32,
+    /// The most that [`SandboxLimits::core_instances`] may be.
+    pub core_instances: u32,
     /// Largest component file, in bytes.
     pub component_size: usize,
     /// Largest compiled component, in bytes: machine code, tables and data, kept in memory as long as the
@@ -182,6 +221,26 @@ fn fits(name: &'static str, size: usize, limit: usize) -> Result<(), LoadError> 
 }
 
 impl Pool {
+    /// Returns the default with sandboxes that can be as large as these limits say.
+    pub fn of(limits: &SandboxLimits) -> Self {
+        let SandboxLimits { memory, memories, table_elements, tables, core_instances, .. } = *limits;
+        Self { memory, memories, table_elements, tables, core_instances, ..Self::default() }
+    }
+
+    /// Returns the largest limits that sandboxes can have.
+    pub(super) fn largest(&self) -> SandboxLimits {
+        let Self { memory, memories, table_elements, tables, core_instances, .. } = *self;
+        SandboxLimits {
+            memory,
+            memories,
+            table_elements,
+            tables,
+            core_instances,
+            wasi: Wasi::Deny,
+            ..SandboxLimits::default()
+        }
+    }
+
     /// Returns how many requests may be in progress at once.
     pub(crate) fn places(&self) -> usize {
         self.concurrency.saturating_add(self.queue).min(Semaphore::MAX_PERMITS)
@@ -201,7 +260,7 @@ impl Pool {
 
 impl Default for Pool {
     fn default() -> Self {
-        let SandboxLimits { memory, table_elements, .. } = SandboxLimits::default();
+        let SandboxLimits { memory, memories, table_elements, tables, core_instances, .. } = SandboxLimits::default();
         let processors = available_parallelism().map_or(1, NonZero::get);
         Self {
             concurrency: 16 * processors,
@@ -210,7 +269,10 @@ impl Default for Pool {
             target_delay: Duration::from_millis(250),
             admission_wait: Duration::from_secs(1),
             memory,
+            memories,
             table_elements,
+            tables,
+            core_instances,
             component_size: 16 << 20, // eight hundred times the default component
             compiled_size: 64 << 20,  // machine code takes three to four times the bytes of WebAssembly
         }

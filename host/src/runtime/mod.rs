@@ -15,6 +15,7 @@ mod memory;
 #[cfg(feature = "native")]
 #[doc(hidden)]
 pub mod native;
+pub(crate) mod needs;
 mod outcome;
 mod record;
 mod rehearsal;
@@ -23,24 +24,24 @@ mod sandboxes;
 pub mod script;
 mod self_check;
 mod turn;
+mod wasi;
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::{Instant, timeout_at};
 
-#[cfg(feature = "harness")]
-pub(crate) use self::limits::{CORE_INSTANCES, MEMORIES, TABLES};
 use self::{
     asked::Asked,
     calls::{Calls, Late, Next, Write},
-    host_imports::bindings::exports::recoup::workspaces::workspaces as wit,
+    host_imports::{State, bindings::exports::recoup::workspaces::workspaces as wit},
     instance::Instances,
     outcome::{Answer, Fault, Reconciled, reconcile},
     record::{Tape, is_failure, outcome},
     rollout::Rollout,
     script::{Cost, Ending},
     turn::Turn,
+    wasi::Written,
 };
 pub(crate) use self::{
     capacity::{Place, TenantCapacity, has_its_share},
@@ -48,7 +49,7 @@ pub(crate) use self::{
 };
 pub use self::{
     component::{Component, Digest, LoadError, compile},
-    limits::{Pool, SandboxLimits, TICK},
+    limits::{MAX_WRITTEN, Pool, SandboxLimits, TICK, Wasi},
     record::{Recorder, Recording},
     sandboxes::{Sandboxes, Usage},
 };
@@ -99,6 +100,8 @@ struct Ran {
     cpu: Duration,
     /// Most linear memory, in bytes.
     memory: u64,
+    /// Output of the component in its last run.
+    written: Written,
     tape: Option<Tape>,
 }
 
@@ -116,6 +119,7 @@ impl Runtime {
         recorder: Option<Recorder>,
     ) -> Result<Self, LoadError> {
         limits.fit(capacity.sandboxes().pool())?;
+        component.requirements().check(&limits, "limits")?;
         let log = RateLimiter::direct(Quota::per_second(limits.faults_logged));
         let (component, services) = (Rollout::new(component), Services { auth, storage });
         let instances = Instances::new(capacity.sandboxes().clone(), &limits);
@@ -204,6 +208,8 @@ impl Runtime {
             if self.log.check().is_ok() {
                 tracing::error!(kind = fault.kind, cause = &*fault.cause, "component failed");
             }
+        } else if !ran.written.is_empty() && self.log.check().is_ok() {
+            tracing::info!(output = %ran.written, "component wrote");
         }
         if self.component.watch(&component, fault.is_some_and(|fault| fault.is_the_components())) {
             self.meter.rolled_back();
@@ -226,10 +232,11 @@ impl Runtime {
         let mut calls = Calls::new(services.clone(), caller, Asked::of(&request), claim);
         calls.tape = tape;
         let (request, mut memory) = (request.into(), 0);
+        let mut written;
         let late = || Fault::late(self.limits.wall_clock);
         let answer = loop {
             let ended = self.run_once(component, instances, &request, calls, turn, deadline).await;
-            (calls, turn, memory) = (ended.calls, ended.turn, memory.max(ended.memory));
+            (calls, turn, memory, written) = (ended.calls, ended.turn, memory.max(ended.memory), ended.written);
             turn.give_back();
             match calls.settle(deadline).await {
                 Ok(Next::Conclude) => break ended.answer.unwrap_or_else(|| Err(late())),
@@ -243,7 +250,7 @@ impl Runtime {
         let cpu = calls.cpu_in_all();
         self.meter.ran(cpu);
         let Calls { write, tape, .. } = calls;
-        Ran { answer, write, cpu, memory: memory as u64, tape }
+        Ran { answer, write, cpu, memory: memory as u64, written, tape }
     }
 
     /// Runs the component in a sandbox.
@@ -263,9 +270,11 @@ impl Runtime {
         let mut instance = instances.get(component, &self.limits, calls, turn);
         let cpu = instance.store.data().calls.cpu.clone();
         let answer = timeout_at(deadline, cpu.count(instance.call(request))).await.ok();
-        let memory = instance.store.data().memory.peak();
+        let State { memory, written, .. } = instance.store.data_mut();
+        let (memory, written) = (memory.peak(), mem::take(written));
         let (calls, turn) = instances.put(instance, matches!(answer, Some(Ok(_))));
-        Ended { answer: answer.map(|answer| answer.map_err(Fault::from)), calls, turn, memory }
+        let answer = answer.map(|answer| answer.map_err(|trap| Fault::from(trap).after_writing(&written)));
+        Ended { answer, calls, turn, memory, written }
     }
 }
 
@@ -277,6 +286,7 @@ struct Ended {
     turn: Turn,
     /// Most linear memory, in bytes.
     memory: usize,
+    written: Written,
 }
 
 /// Longest time that a deadline may be away: tokio's timers know no later one.

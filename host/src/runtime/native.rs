@@ -22,6 +22,7 @@ use super::{
     },
     outcome::{Answer, Fault},
     turn::Turn,
+    wasi::Written,
 };
 use crate::{
     auth::{Auth, Grant},
@@ -50,7 +51,7 @@ pub(super) fn is_set() -> bool {
 pub(super) async fn run(request: &wit::CreateWorkspaceRequest, mut calls: Calls, turn: Turn) -> Ended {
     let cpu = calls.cpu.clone();
     let answer = cpu.count(poll_fn(|context| Poll::Ready(answer(request, &mut calls, context)))).await;
-    Ended { answer: Some(answer), calls, turn, memory: 0 }
+    Ended { answer: Some(answer), calls, turn, memory: 0, written: Written::default() }
 }
 
 fn answer(

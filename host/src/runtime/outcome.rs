@@ -9,6 +9,7 @@ use super::{
     cause::{MAX_CAUSE, cause},
     host_imports::{TooManyHostCalls, bindings::exports::recoup::workspaces::workspaces as wit},
     turn::Crowded,
+    wasi::{Denied, Written},
 };
 use crate::{Error, Workspace, error::NOT_KNOWN, excerpt::clipped, storage::Created};
 
@@ -34,6 +35,14 @@ impl Fault {
     /// Returns the fault of a component that broke its contract.
     fn contract(cause: String) -> Self {
         Self { kind: "contract", cause }
+    }
+
+    /// Tells what the component had written by then: the message of a panic, for one.
+    pub(super) fn after_writing(self, written: &Written) -> Self {
+        if written.is_empty() {
+            return self;
+        }
+        Self { cause: format!("{} (it wrote {written})", self.cause), ..self }
     }
 
     /// Tells what storage had been asked by then: of a workspace, its id.
@@ -69,6 +78,7 @@ impl From<wasmtime::Error> for Fault {
             Some(Trap::MemoryOutOfBounds | Trap::HeapMisaligned) => "memory",
             Some(_) => "trap",
             None if trap.is::<TooManyHostCalls>() => "host-calls",
+            None if trap.is::<Denied>() => "wasi",
             None if trap.is::<Crowded>() => Self::CROWDED,
             // A handle that is none, more bytes or handles than it may have, text that is no UTF-8.
             None => "contract",

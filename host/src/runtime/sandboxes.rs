@@ -8,7 +8,7 @@ use std::{
 };
 
 use wasmtime::{
-    Engine, Store, StoreLimitsBuilder, UpdateDeadline,
+    Engine, Store, UpdateDeadline,
     component::{HasSelf, Linker, ResourceTable},
 };
 
@@ -21,9 +21,10 @@ use super::{
     engine,
     host_imports::{State, bindings::Plugin},
     instance::Idle,
-    limits,
     memory::Memory,
+    needs::Requirements,
     turn::Turn,
+    wasi::Written,
 };
 use crate::metrics::Metrics;
 
@@ -98,7 +99,8 @@ impl Sandboxes {
         if let Some(component) = self.find(&digest) {
             return Ok(component);
         }
-        let component = Component::compile(engine, linker, wasm, digest)?;
+        let requirements = self.examine(wasm)?;
+        let component = Component::compile(engine, linker, wasm, digest, requirements)?;
         pool.fits_compiled(component.size())?;
         Ok(self.keep(component))
     }
@@ -123,8 +125,19 @@ impl Sandboxes {
         match self.find(&digest) {
             Some(component) => Ok(component),
             // SAFETY: the caller's promise is the same.
-            None => Ok(self.keep(unsafe { Component::load(engine, linker, compiled, digest) }?)),
+            None => Ok(self.keep(unsafe { Component::load(engine, linker, compiled, digest, self.examine(wasm)?) }?)),
         }
+    }
+
+    /// Checks that a component's needs are within the pool, before anything is compiled. Returns its requirements.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Needs`], or [`LoadError::Compile`] where the bytes can't be read.
+    pub(crate) fn examine(&self, wasm: &[u8]) -> Result<Requirements, LoadError> {
+        let requirements = Requirements::of(wasm)?;
+        requirements.check(&self.0.pool.largest(), "pool")?;
+        Ok(requirements)
     }
 
     /// Returns the component of these bytes, where it is in use.
@@ -196,14 +209,8 @@ impl Sandboxes {
     pub(super) fn new_store(&self, own: &SandboxLimits, calls: Calls, turn: Turn) -> Store<State> {
         let mut grants = ResourceTable::new();
         grants.set_max_capacity(own.handles);
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(own.memory)
-            .table_elements(own.table_elements)
-            .instances(limits::CORE_INSTANCES as usize)
-            .memories(limits::MEMORIES as usize)
-            .tables(limits::TABLES as usize)
-            .build();
-        let state = State { calls, turn, memory: Memory::new(limits), grants, host_calls: 0, script: None };
+        let (memory, written) = (Memory::new(own.clone()), Written::default());
+        let state = State { calls, turn, memory, grants, written, host_calls: 0, script: None };
         let mut store = Store::new(&self.0.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_max_component_handles(own.handles);
@@ -215,6 +222,7 @@ impl Sandboxes {
     pub(super) fn begin(&self, store: &mut Store<State>, own: &SandboxLimits, calls: Calls, turn: Turn) {
         let state = store.data_mut();
         (state.calls, state.turn) = (calls, turn);
+        state.written.clear();
         self.arm(store, own);
     }
 

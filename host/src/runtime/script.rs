@@ -305,6 +305,7 @@ impl Sandboxes {
         let instructions = store.get_fuel().ok().map(|left| u64::MAX - left);
         let state = store.into_data();
         let memory = state.memory.peak() as u64;
+        let answer = answer.map_err(|fault| fault.after_writing(&state.written));
         let (exchanges, stopped) = state.script.map(|script| (script.exchanges, script.stopped)).unwrap_or_default();
         let ending = if answer.is_err() && stopped { Ending::Stopped } else { answer.into() };
         let cost = Cost::of(request, &exchanges, &ending, instructions, memory);

@@ -37,7 +37,7 @@ impl Sandboxes {
             cpu: 2 * TICK,
             memory: own.memory.min(pool.memory),
             table_elements: own.table_elements.min(pool.table_elements),
-            ..own
+            ..pool.largest()
         };
         let component =
             Component::from_binary(of_its_own.engine(), CHECK).map_err(|error| unprotected(cause(&error)))?;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
 use tokio::{
     sync::{OnceCell, Semaphore},
     task::{block_in_place, spawn_blocking},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     COMPONENT, files,
-    runtime::{Component, Digest, LoadError, Sandboxes},
+    runtime::{Component, Digest, LoadError, Sandboxes, needs::Requirements},
 };
 
 /// Time in which a component is compiled at its first turn. One that takes longer starts again in the queue of those,
@@ -102,49 +102,62 @@ impl Workshop {
 /// Something that is made once, or the reason why not.
 pub(super) type Once<T> = OnceCell<Result<T, String>>;
 
+/// Component of a file.
+#[derive(Default)]
+struct OfFile {
+    read: Once<Arc<Read>>,
+    component: Once<Component>,
+}
+
+/// Component that was read, and not compiled yet.
+struct Read {
+    wasm: Vec<u8>,
+    requirements: Requirements,
+}
+
 /// Components of one load.
 pub(super) struct Components {
     compiler: Compiler,
-    files: HashMap<Option<PathBuf>, Once<Component>>,
+    built_in: Once<Component>,
+    files: HashMap<PathBuf, OfFile>,
     /// Components that had to be compiled.
     compiled: Mutex<HashMap<Digest, Arc<Once<Component>>>>,
 }
 
 impl Components {
     pub(super) fn new(compiler: Compiler, configs: &[TenantConfig]) -> Self {
-        let files = configs.iter().map(|config| (config.component.clone(), OnceCell::new())).collect();
-        Self { compiler, files, compiled: Mutex::default() }
+        let files = configs.iter().filter_map(|config| config.component.clone());
+        let files = files.map(|file| (file, OfFile::default())).collect();
+        Self { compiler, built_in: OnceCell::new(), files, compiled: Mutex::default() }
     }
 
-    /// Loads the component of a file, or the built-in one, once.
-    pub(super) async fn load(&self, workshop: &Workshop, file: &Option<PathBuf>) -> Result<Component> {
-        let cell = self.files.get(file).context("not a component of this load")?;
-        let loaded = cell.get_or_init(|| async {
-            let loaded = match file {
-                None => workshop.built_in().await,
-                Some(file) => self.read(workshop, file).await,
-            };
-            loaded.map_err(|error| format!("{error:#}"))
-        });
-        loaded.await.clone().map_err(|reason| anyhow!("{reason}"))
-    }
-
-    async fn read(&self, workshop: &Workshop, file: &Path) -> Result<Component> {
+    /// Loads the component of a tenant: of a file, or the built-in one. Each is compiled once, and only if its needs are
+    /// within the limits of a tenant that has it.
+    pub(super) async fn load(&self, workshop: &Workshop, config: &TenantConfig) -> Result<Component> {
+        let Some(file) = &config.component else {
+            let built_in = || async { workshop.built_in().await.map_err(|error| format!("{error:#}")) };
+            return self.built_in.get_or_init(built_in).await.clone().map_err(Error::msg);
+        };
+        let cells = self.files.get(file).context("not a component of this load")?;
         let name = file.display();
-        let (path, limit) = (file.to_owned(), component_file(workshop.sandboxes.pool().component_size));
-        let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
-        let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
-        let digest = Digest::of(&wasm);
+        let read =
+            cells.read.get_or_init(|| async { read(workshop, file).await.map_err(|error| format!("{error:#}")) });
+        let read = read.await.clone().map_err(Error::msg)?;
+        read.requirements.check(&config.limits, "limits").with_context(|| format!("can't load {name}"))?;
+        let component = cells.component.get_or_init(|| self.component(workshop, &read.wasm));
+        component.await.clone().map_err(|reason| anyhow!("can't load {name}: {reason}"))
+    }
+
+    async fn component(&self, workshop: &Workshop, wasm: &[u8]) -> Result<Component, String> {
+        let digest = Digest::of(wasm);
         if let Some(component) = workshop.sandboxes.find(&digest) {
             return Ok(component);
         }
-        require_component(&wasm).with_context(|| format!("can't load {name}"))?;
-        if let Some(component) = workshop.cached(&wasm, &digest).await {
+        if let Some(component) = workshop.cached(wasm, &digest).await {
             return Ok(component);
         }
         let cell = locked(&self.compiled).entry(digest.clone()).or_default().clone();
-        let compiled = cell.get_or_init(|| self.compile(workshop, &wasm, &digest)).await;
-        compiled.clone().map_err(|reason| anyhow!("can't load {name}: {reason}"))
+        cell.get_or_init(|| self.compile(workshop, wasm, &digest)).await.clone()
     }
 
     /// Compiles a component that was not found to fail before.
@@ -194,6 +207,17 @@ impl Components {
         let compiled = locked(&self.compiled);
         locked(&workshop.failures).retain(|digest, _| compiled.contains_key(digest));
     }
+}
+
+/// Reads a component, and checks its needs against the pool.
+async fn read(workshop: &Workshop, file: &Path) -> Result<Arc<Read>> {
+    let (name, pool) = (file.display(), workshop.sandboxes.pool().clone());
+    let (path, limit) = (file.to_owned(), component_file(pool.component_size));
+    let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
+    let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
+    let examined = require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
+    let requirements = examined.with_context(|| format!("can't load {name}"))?;
+    Ok(Arc::new(Read { wasm, requirements }))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -215,7 +215,7 @@ impl Load {
             tokens.read().await;
         }
         let (database, component) =
-            try_join!(self.database(&config.database), self.components.load(&self.means.workshop, &config.component))?;
+            try_join!(self.database(&config.database), self.components.load(&self.means.workshop, &config))?;
         let set_up = timeout(SET_UP_TIMEOUT, self.set_up(config, before, database, component)).await;
         set_up.with_context(|| format!("the tenant was not set up within {SET_UP_TIMEOUT:?}"))?
     }

@@ -33,7 +33,11 @@ pub fn refused() -> Result<Vec<Refused>> {
     let many = |fields, times| {
         format!("(component (core module $m {fields}) {})", "(core instance (instantiate $m))".repeat(times))
     };
-    let (instances, memories, tables) = (many("", 9), many("(memory 1)", 2), many("(table 1 funcref)", 5));
+    let (instances, memories, tables) = (many("", 17), many("(memory 1)", 5), many("(table 1 funcref)", 9));
+    // Each level has the one before it four times: a million core instances in a kilobyte.
+    let nested = (0..10).fold("(core module $m) (core instance (instantiate $m))".to_owned(), |inner, _| {
+        format!("(component $c {inner}) {}", "(instance (instantiate $c))".repeat(4))
+    });
     let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "initial-cwd" (func)))))"#;
     let other = r#"(component (component $c) (instance $i (instantiate $c))
         (export "recoup:workspaces/workspaces@2.0.0" (instance $i)))"#;
@@ -80,9 +84,15 @@ pub fn refused() -> Result<Vec<Refused>> {
         text("a component without the operation", shape, "create-workspace")?,
         text("a component that imports WASI", wasi, "wasi:cli/environment@0.2.0")?,
         text("a memory of 64 bits", &core("(memory i64 1)"), "memory64")?,
-        text("two memories in a module", &core("(memory 1) (memory 1)"), "multiple memories")?,
-        text("two memories in a component", &memories, "2 Wasm linear memories")?,
-        text("nine core instances", &instances, "9 core module instances")?,
+        text("five memories in a component", &memories, "5, where pool.memories is 4")?,
+        text("17 core instances", &instances, "17, where pool.core-instances is 16")?,
+        text("components in components", &format!("(component {nested})"), "1048576, where pool.core-instances is 16")?,
+        text("much memory in several memories", &many("(memory 100)", 3), "19660800, where pool.memory is 16777216")?,
+        text(
+            "many elements in several tables",
+            &many("(table 6000 funcref)", 2),
+            "12000, where pool.table-elements is 10000",
+        )?,
         text("tail calls", &core("(func $f (return_call $f))"), "tail calls")?,
         text(
             "relaxed SIMD",
@@ -90,12 +100,16 @@ pub fn refused() -> Result<Vec<Refused>> {
             "relaxed SIMD",
         )?,
         text("shared memory", &core("(memory 1 1 shared)"), "threads")?,
-        module("more memory than the limit", Module { pages: 257, ..Module::default() }, "minimum byte size")?,
+        module(
+            "more memory than the limit",
+            Module { pages: 257, ..Module::default() },
+            "16842752, where pool.memory is 16777216",
+        )?,
         module(
             "a larger table than the limit",
             Module { fields: "(table 10001 funcref)", ..Module::default() },
-            "minimum element size of 10001",
+            "where pool.table-elements is 10000",
         )?,
-        text("five tables in a component", &tables, "5 tables")?,
+        text("nine tables in a component", &tables, "9, where pool.tables is 8")?,
     ])
 }

@@ -7,7 +7,8 @@ mod value;
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    num::NonZero,
+    mem,
+    num::{NonZero, NonZeroU32},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +22,7 @@ use toml::{
 pub(crate) use self::finding::{Document, Finding, Severity};
 use self::{
     finding::plain,
-    tenant::{Section, TenantSection, Wrong},
+    tenant::{LimitsSection, Section, TenantSection, Wrong},
     value::{Admin, Host, Listen, Size, Time},
 };
 use super::{
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     files::{self, Limit},
-    runtime::Pool,
+    runtime::{Pool, SandboxLimits, Wasi},
     tenants::Tenants,
     terminal::Lines,
 };
@@ -73,14 +74,18 @@ pub(crate) fn read(path: &Path) -> Result<Config> {
 ///
 /// A file that can't be read.
 pub(crate) fn examine(path: &Path) -> Result<Examined> {
-    let name = path.display().to_string();
-    let text = files::read_text(path, CONFIGURATION).with_context(|| format!("can't read {name}"))?;
-    let document = Document { name, text };
+    let document = read_document(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut findings = Vec::new();
     let file = sections(&document, &mut findings);
     let config = file.map(|(file, tenants)| configuration(&document, folder, file, &tenants, &mut findings));
     Ok(Examined { document, config, findings })
+}
+
+fn read_document(path: &Path) -> Result<Document> {
+    let name = path.display().to_string();
+    let text = files::read_text(path, CONFIGURATION).with_context(|| format!("can't read {name}"))?;
+    Ok(Document { name, text })
 }
 
 /// Sections of tenants, by name. A section that has values of the wrong type is empty.
@@ -202,10 +207,7 @@ fn configuration(
             }
         }
     }
-    let compiler = Compiler {
-        memory: file.compile.memory.map_or(Compiler::default().memory, |size| size.0.as_u64()),
-        time: file.compile.time.map_or(Compiler::default().time, |time| time.0),
-    };
+    let compiler = file.compile.compiler();
     let cache = file.compile.cache.as_ref().map(|cache| CacheConfig {
         folder: folder.join(cache),
         size: file.compile.cache_size.map_or(cache::SIZE, |size| size.0.as_u64()),
@@ -284,7 +286,10 @@ struct PoolSection {
     target_delay: Option<Time>,
     admission_wait: Option<Time>,
     memory: Option<Size>,
+    memories: Option<NonZeroU32>,
     table_elements: Option<usize>,
+    tables: Option<NonZeroU32>,
+    core_instances: Option<NonZeroU32>,
     component_size: Option<Size>,
     compiled_size: Option<Size>,
 }
@@ -299,7 +304,10 @@ impl PoolSection {
             target_delay: self.target_delay.map_or(default.target_delay, |time| time.0),
             admission_wait: self.admission_wait.map_or(default.admission_wait, |time| time.0),
             memory: self.memory.map_or(default.memory, Size::bytes),
+            memories: self.memories.map_or(default.memories, NonZero::get),
             table_elements: self.table_elements.unwrap_or(default.table_elements),
+            tables: self.tables.map_or(default.tables, NonZero::get),
+            core_instances: self.core_instances.map_or(default.core_instances, NonZero::get),
             component_size: self.component_size.map_or(default.component_size, Size::bytes),
             compiled_size: self.compiled_size.map_or(default.compiled_size, Size::bytes),
         }
@@ -313,4 +321,62 @@ struct CompileSection {
     time: Option<Time>,
     cache: Option<PathBuf>,
     cache_size: Option<Size>,
+}
+
+impl CompileSection {
+    fn compiler(&self) -> Compiler {
+        Compiler {
+            memory: self.memory.map_or(Compiler::default().memory, |size| size.0.as_u64()),
+            time: self.time.map_or(Compiler::default().time, |time| time.0),
+        }
+    }
+}
+
+/// File of the limits of one component, with the sections that a configuration needs for it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct LimitsFile {
+    wasi: Option<Wasi>,
+    #[serde(default)]
+    limits: LimitsSection,
+    #[serde(default)]
+    pool: PoolSection,
+    #[serde(default)]
+    compile: CompileSection,
+}
+
+/// Limits of one component: of its sandboxes, of the pool that they are of, and of its compilation.
+#[derive(Default)]
+pub(crate) struct ComponentLimits {
+    pub(crate) sandbox: SandboxLimits,
+    pub(crate) pool: Pool,
+    pub(crate) compiler: Compiler,
+}
+
+/// Reads a file of limits.
+///
+/// # Errors
+///
+/// All errors, each with the file, the line, the column and the key, and without the value.
+pub(crate) fn read_limits(path: &Path) -> Result<ComponentLimits> {
+    let document = read_document(path)?;
+    let (mut table, errors) = DeTable::parse_recoverable(&document.text);
+    let mut findings: Vec<_> = errors.into_iter().map(|error| document.explain(&[], error)).collect();
+    let table = DeValue::Table(mem::take(table.get_mut()));
+    let (file, _) = deserialize::<LimitsFile>(&document, &[], table, &mut findings);
+    let limits = file.map(|LimitsFile { wasi, limits, pool, compile }| {
+        let (pool, compiler) = (pool.pool(), compile.compiler());
+        let (own, defaults) = (TenantSection::of_limits(wasi, limits), TenantSection::default());
+        let mut wrongs = Vec::new();
+        let section = Section { own: &own, defaults: &defaults, folder: Path::new(""), pool: &pool };
+        let sandbox = section.limits(&mut wrongs);
+        let of_keys =
+            wrongs.into_iter().map(|wrong| document.error(wrong.at.unwrap_or(0), wrong.key.to_owned(), wrong.message));
+        findings.extend(of_keys);
+        ComponentLimits { sandbox, pool, compiler }
+    });
+    match limits {
+        Some(limits) if findings.is_empty() => Ok(limits),
+        _ => bail!(Lines(findings.iter().map(ToString::to_string).collect())),
+    }
 }

@@ -23,7 +23,7 @@ use crate::{
     Rate, TenantShare,
     auth::jwt::{self, KeySource},
     files, private,
-    runtime::{Pool, SandboxLimits, TICK},
+    runtime::{Pool, SandboxLimits, TICK, Wasi},
     storage::{DatabaseAddress, Quota, postgres, sqlite},
 };
 
@@ -65,8 +65,16 @@ pub(super) struct TenantSection {
     admin_organization: Option<Uuid>,
     jwt: Option<JwtSection>,
     record: Option<RecordSection>,
+    wasi: Option<Wasi>,
     #[serde(default)]
     limits: LimitsSection,
+}
+
+impl TenantSection {
+    /// Returns a section that has limits alone.
+    pub(super) fn of_limits(wasi: Option<Wasi>, limits: LimitsSection) -> Self {
+        Self { wasi, limits, ..Self::default() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -94,9 +102,12 @@ struct RecordSection {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct LimitsSection {
+pub(super) struct LimitsSection {
     memory: Option<Spanned<Size>>,
+    memories: Option<Spanned<NonZeroU32>>,
     table_elements: Option<Spanned<usize>>,
+    tables: Option<Spanned<NonZeroU32>>,
+    core_instances: Option<Spanned<NonZeroU32>>,
     cpu: Option<Spanned<Time>>,
     wall_clock: Option<Spanned<Time>>,
     host_calls: Option<NonZeroU32>,
@@ -296,7 +307,7 @@ impl Section<'_> {
     }
 
     /// Returns the limits, and adds those that can't be used to `wrongs`.
-    fn limits(&self, wrongs: &mut Vec<Wrong>) -> SandboxLimits {
+    pub(super) fn limits(&self, wrongs: &mut Vec<Wrong>) -> SandboxLimits {
         macro_rules! limit {
             ($key:ident) => {
                 self.own.limits.$key.as_ref().or(self.defaults.limits.$key.as_ref())
@@ -311,6 +322,19 @@ impl Section<'_> {
             let message = over(pool.table_elements, "pool.table-elements");
             wrongs.push(Wrong::at(elements, "limits.table-elements", message));
         }
+        let (memories, tables, core_instances) = (limit!(memories), limit!(tables), limit!(core_instances));
+        for (number, key, most, name) in [
+            (memories, "limits.memories", pool.memories, "pool.memories"),
+            (tables, "limits.tables", pool.tables, "pool.tables"),
+            (core_instances, "limits.core-instances", pool.core_instances, "pool.core-instances"),
+        ] {
+            if let Some(number) = number.filter(|number| number.get_ref().get() > most) {
+                wrongs.push(Wrong::at(number, key, over(most as usize, name)));
+            }
+        }
+        let at_most = |number: Option<&Spanned<NonZeroU32>>, default: u32, most: u32| {
+            number.map_or(default.min(most), |number| number.get_ref().get())
+        };
         let (cpu, wall_clock) = (limit!(cpu), limit!(wall_clock));
         for (time, key) in [(cpu, "limits.cpu"), (wall_clock, "limits.wall-clock")] {
             if let Some(time) = time.filter(|time| time.get_ref().0 < TICK) {
@@ -319,6 +343,9 @@ impl Section<'_> {
         }
         SandboxLimits {
             memory: memory.map_or(default.memory.min(pool.memory), |memory| memory.get_ref().bytes()),
+            memories: at_most(memories, default.memories, pool.memories),
+            tables: at_most(tables, default.tables, pool.tables),
+            core_instances: at_most(core_instances, default.core_instances, pool.core_instances),
             table_elements: table_elements
                 .map_or(default.table_elements.min(pool.table_elements), |elements| *elements.get_ref()),
             cpu: cpu.map_or(default.cpu, |time| time.get_ref().0),
@@ -328,6 +355,7 @@ impl Section<'_> {
             handles: limit!(handles).map_or(default.handles, |handles| handles.get()),
             faults_logged: limit!(faults_logged).copied().unwrap_or(default.faults_logged),
             requests_per_instance: limit!(requests_per_instance).copied().unwrap_or(default.requests_per_instance),
+            wasi: self.get(|section| &section.wasi).unwrap_or(default.wasi),
         }
     }
 
