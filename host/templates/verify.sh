@@ -3,4 +3,5 @@
 set -eu
 cd "$(dirname "$0")"
 sh build.sh
+[ ! -f limits.toml ] || set -- --limits limits.toml "$@"
 "${WORKSPACES:-workspaces}" verify component.wasm "$@"

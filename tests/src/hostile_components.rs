@@ -153,8 +153,8 @@ impl Module<'_> {
     pub fn with_false_wasi(&self, function: &str, import: &str) -> Result<Vec<u8>> {
         let mut resolve = Resolve::default();
         resolve.push_dir(Path::new(WIT))?;
-        resolve.push_str("wasi.wit", format!("package wasi:cli@0.2.0; interface environment {{ {function} }}"))?;
-        let world = "package test:world; world all { include recoup:workspaces/plugin@1.0.0; import wasi:cli/environment@0.2.0; }";
+        resolve.push_str("wasi.wit", &format!("package wasi:cli@0.2.0; interface environment {{ {function} }}"))?;
+        let world = "package test:false; world all { include recoup:workspaces/plugin@1.0.0; import wasi:cli/environment@0.2.0; }";
         let package = resolve.push_str("world.wit", world)?;
         let module = wat::parse_str(self.core().replacen("(module", &format!("(module {import}"), 1))?;
         of_world(module, &resolve, resolve.select_world(&[package], Some("all"))?)

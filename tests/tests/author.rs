@@ -76,6 +76,44 @@ fn the_page_leads_from_nothing_to_a_served_component_in_rust() -> Result<()> {
     Ok(())
 }
 
+/// Makes a project, builds and judges it, and serves it with the limits that it ships. Returns the judge's report.
+fn in_language(language: &str) -> Result<(TempDir, String)> {
+    let (folder, path) = folder()?;
+    let script = format!("workspaces new project --language {language} && sh project/verify.sh --inputs 16");
+    let said = run(folder.path(), &path, &script)?;
+    ensure!(said.contains("fault matrix") && said.contains("\npassed\n"), "{said}");
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--demo", "--listen", "127.0.0.1:0", "--component", "component.wasm"]);
+    command.args(["--limits", "limits.toml"]).current_dir(folder.path().join("project"));
+    let log = fs::File::create(folder.path().join("log"))?;
+    let mut server = Running::start(command.stderr(log))?;
+    ensure!(server.name()? == "Untitled", "another name");
+    Ok((folder, said))
+}
+
+#[test]
+#[ignore = "takes minutes, and packages of npm: run with --include-ignored"]
+fn a_project_in_javascript_keeps_the_contract_and_is_served() -> Result<()> {
+    in_language("javascript").map(drop)
+}
+
+#[test]
+#[ignore = "takes minutes, and packages of PyPI: run with --include-ignored"]
+fn a_project_in_python_keeps_the_contract_and_is_served_and_needs_its_limits() -> Result<()> {
+    let (folder, _) = in_language("python")?;
+    // Without its limits it is refused at once, before it is compiled.
+    let deployment = Deployment::new(PROGRAM)?;
+    let component = folder.path().join("project/component.wasm");
+    fs::write(deployment.folder().join("pool.toml"), "[pool]\ncomponent-size = \"32MiB\"\n")?;
+    let start = Instant::now();
+    let arguments = ["serve", "--demo", "--limits", "pool.toml", "--component", component.to_str().context("path")?];
+    let output = deployment.output(&arguments)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("where pool.core-instances is 16"), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(10), "it was compiled");
+    Ok(())
+}
+
 /// A server of a demo, and the lines that it prints.
 struct Running {
     child: Child,

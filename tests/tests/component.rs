@@ -153,7 +153,7 @@ fn broken_parts() -> Result<Vec<Vec<u8>>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut broken = Vec::new();
     for component in [COMPONENT.to_vec(), relayed] {
-        for _ in 0..400 {
+        for _ in 0..50 {
             let mut bytes = component.clone();
             for _ in 0..random.usize(1..4) {
                 let at = random.usize(8..bytes.len());
@@ -181,7 +181,7 @@ fn a_broken_component_is_an_error_and_no_panic() -> Result<()> {
             }
         }
     }
-    assert!(refused > 100, "{refused}");
+    assert!(refused > 50, "{refused}");
     // They go on.
     assert!(sandboxes.compile(COMPONENT).is_ok() && compile(COMPONENT).is_ok());
     Ok(())

@@ -49,6 +49,9 @@ const LIMITS: &str = "limits.toml";
 /// Component that is served, beside it: the last one that keeps the contract.
 const SERVED: &str = ".served.wasm";
 
+/// What builds make.
+const MADE: [&str; 6] = ["target", "Cargo.lock", "node_modules", "package-lock.json", "venv", "__pycache__"];
+
 /// Period in which the project is looked at for changes.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -164,7 +167,7 @@ fn newest(folder: &Path) -> Option<SystemTime> {
     let times = entries.filter_map(|entry| {
         let (name, kind) = (entry.file_name(), entry.file_type().ok()?);
         let name = name.to_string_lossy();
-        let is_made = name.starts_with('.') || name == "target" || name == "Cargo.lock" || name.ends_with(".wasm");
+        let is_made = name.starts_with('.') || MADE.contains(&&*name) || name.ends_with(".wasm");
         match (is_made, kind.is_dir()) {
             (true, _) => None,
             (false, true) => newest(&entry.path()),

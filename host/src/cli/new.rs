@@ -28,6 +28,9 @@ pub(super) struct New {
 enum Language {
     Rust,
     C,
+    #[value(name = "javascript")]
+    JavaScript,
+    Python,
 }
 
 /// File of a project: its path and its text.
@@ -57,6 +60,20 @@ const C: [File; 3] = [
     ("contract.h", include_str!("../../templates/c/contract.h")),
 ];
 
+const JAVASCRIPT: [File; 4] = [
+    ("package.json", include_str!("../../templates/javascript/package.json")),
+    ("build.sh", include_str!("../../templates/javascript/build.sh")),
+    ("component.js", include_str!("../../templates/javascript/component.js")),
+    ("limits.toml", include_str!("../../templates/javascript/limits.toml")),
+];
+
+const PYTHON: [File; 4] = [
+    ("requirements.txt", include_str!("../../templates/python/requirements.txt")),
+    ("build.sh", include_str!("../../templates/python/build.sh")),
+    ("component.py", include_str!("../../templates/python/component.py")),
+    ("limits.toml", include_str!("../../templates/python/limits.toml")),
+];
+
 impl New {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let Self { folder, language } = self;
@@ -67,6 +84,8 @@ impl New {
         let own: &[File] = match language {
             Language::Rust => &RUST,
             Language::C => &C,
+            Language::JavaScript => &JAVASCRIPT,
+            Language::Python => &PYTHON,
         };
         let contract = WIT.map(|(name, text)| (format!("wit/{name}"), text));
         let contract = contract.iter().map(|(path, text)| (path.as_str(), *text));

@@ -18,6 +18,9 @@ const PAGE: u64 = 64 << 10;
 /// Maximum number of imports whose names are kept.
 const MAX_WASI: usize = 64;
 
+/// Maximum number of them in an error.
+const SHOWN_WASI: usize = 3;
+
 /// Maximum number of modules, and of components, in one component: a limit of the engine's validator.
 const MAX_PARTS: usize = 1_000;
 
@@ -129,7 +132,9 @@ impl Requirements {
     /// [`LoadError::Needs`] naming each limit that is too low, [`LoadError::Wasi`] where it imports what they do not give.
     pub(crate) fn check(&self, limits: &SandboxLimits, section: &'static str) -> Result<(), LoadError> {
         if limits.wasi == Wasi::None && !self.wasi.is_empty() {
-            return Err(LoadError::Wasi(self.wasi.join(", ")));
+            let names = self.wasi.iter().take(SHOWN_WASI).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let further = self.wasi.len().saturating_sub(SHOWN_WASI);
+            return Err(LoadError::Wasi(if further > 0 { format!("{names} and {further} more") } else { names }));
         }
         let over = self.needs.over(limits);
         let over: Vec<_> =

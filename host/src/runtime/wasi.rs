@@ -92,6 +92,7 @@ fn call(
     results: &mut [Val],
 ) -> wasmtime::Result<()> {
     store.data_mut().count()?;
+    give_back(&mut store, arguments)?;
     let answer = match (interface, function) {
         ("wasi:cli/environment", "get-environment" | "get-arguments") => Val::List(Vec::new()),
         ("wasi:cli/environment", "initial-cwd")
@@ -103,7 +104,10 @@ fn call(
         ("wasi:random/insecure-seed", "insecure-seed" | "get-insecure-seed") => {
             Val::Tuple(vec![Val::U64(0), Val::U64(0)])
         }
-        ("wasi:cli/stdin", "get-stdin") | ("wasi:cli/stdout", "get-stdout") | ("wasi:cli/stderr", "get-stderr") => {
+        ("wasi:cli/stdin", "get-stdin")
+        | ("wasi:cli/stdout", "get-stdout")
+        | ("wasi:cli/stderr", "get-stderr")
+        | ("wasi:io/streams", "[method]input-stream.subscribe" | "[method]output-stream.subscribe") => {
             Val::Resource(ResourceAny::try_from_resource(Resource::<Handle>::new_own(0), &mut store)?)
         }
         ("wasi:io/streams", "[method]input-stream.read" | "[method]input-stream.blocking-read") => {
@@ -121,11 +125,30 @@ fn call(
             store.data_mut().written.write(bytes);
             Val::Result(Ok(None))
         }
+        // A stream that is empty or takes everything is always ready, and nothing else can be waited for.
+        ("wasi:io/poll", "[method]pollable.ready") => Val::Bool(true),
+        ("wasi:io/poll", "[method]pollable.block") if results.is_empty() => return Ok(()),
+        ("wasi:io/poll", "poll") => {
+            let [Val::List(pollables)] = arguments else { return Err(denied(interface, function)) };
+            Val::List((0..).take(pollables.len()).map(Val::U32).collect())
+        }
         _ => return Err(denied(interface, function)),
     };
     match results {
         [result] => *result = answer,
         _ => return Err(denied(interface, function)),
+    }
+    Ok(())
+}
+
+/// Gives back the handles in a call's arguments: those that are borrowed have to be, by the end of the call.
+fn give_back(store: &mut StoreContextMut<'_, State>, arguments: &[Val]) -> wasmtime::Result<()> {
+    for argument in arguments {
+        match argument {
+            Val::Resource(handle) => drop(handle.try_into_resource::<Handle>(&mut *store)?),
+            Val::List(values) if matches!(values.first(), Some(Val::Resource(_))) => give_back(store, values)?,
+            _ => {}
+        }
     }
     Ok(())
 }

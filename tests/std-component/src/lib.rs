@@ -63,7 +63,7 @@ mod component {
                 return;
             }
             "much output" => {
-                for _ in 0..20 {
+                for _ in 0..5 {
                     println!("{}", "x".repeat(1_000));
                 }
                 return;
