@@ -107,6 +107,19 @@ impl Module<'_> {
     ///
     /// Where a part is not WebAssembly text.
     pub fn two_faced(&self) -> Result<Vec<u8>> {
+        self.with_two_faces(|module| module.component())
+    }
+
+    /// Makes the same for another version of the contract, whose files are in a folder.
+    ///
+    /// # Errors
+    ///
+    /// Where a part is not WebAssembly text.
+    pub fn two_faced_for_version(&self, version: &str, wit: &Path) -> Result<Vec<u8>> {
+        self.with_two_faces(|module| module.for_version(version, wit, ""))
+    }
+
+    fn with_two_faces(&self, make: impl FnOnce(&Module<'_>) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         let Self { pages, fields, realloc, operation } = self;
         let length = NAME.len();
         let parameters: String = (0..9).map(|parameter| format!("(local.get {parameter})")).collect();
@@ -132,7 +145,7 @@ impl Module<'_> {
                 (then (i32.store8 (i32.const 512) (i32.const 1)) (return (i32.const 512))))
              (return (call $bad {parameters}))"
         );
-        Module { pages: *pages, fields: &fields, realloc: &realloc, operation: &operation }.component()
+        make(&Module { pages: *pages, fields: &fields, realloc: &realloc, operation: &operation })
     }
 
     /// Makes a component of it.
@@ -158,6 +171,17 @@ impl Module<'_> {
         let package = resolve.push_str("world.wit", world)?;
         let module = wat::parse_str(self.core().replacen("(module", &format!("(module {import}"), 1))?;
         of_world(module, &resolve, resolve.select_world(&[package], Some("all"))?)
+    }
+
+    /// Makes a component of it for another version of the contract, whose files are in a folder, with a further import of the
+    /// core module.
+    ///
+    /// # Errors
+    ///
+    /// Where a part is not WebAssembly text, or does not fit the contract.
+    pub fn for_version(&self, version: &str, wit: &Path, import: &str) -> Result<Vec<u8>> {
+        let core = self.core().replace("@1.0.0", &format!("@{version}"));
+        encode(&wat::parse_str(core.replacen("(module", &format!("(module {import}"), 1))?, wit)
     }
 
     /// Returns the core module.
@@ -225,13 +249,22 @@ pub(crate) fn of_world(mut module: Vec<u8>, resolve: &Resolve, world: WorldId) -
 ///
 /// Where the contract can't be read.
 pub fn other_shape() -> Result<Vec<u8>> {
+    let wit = variant_of_contract(|text| text.replace("is-workspace: bool", "is-workspace: u32"))?;
+    encode(&Module::default().module()?, wit.path())
+}
+
+/// Returns a folder with the contract's files, changed.
+///
+/// # Errors
+///
+/// Where they can't be read or written.
+pub fn variant_of_contract(change: impl Fn(String) -> String) -> Result<TempDir> {
     let folder = TempDir::new()?;
     for entry in fs::read_dir(WIT)? {
         let entry = entry?;
-        let text = fs::read_to_string(entry.path())?.replace("is-workspace: bool", "is-workspace: u32");
-        fs::write(folder.path().join(entry.file_name()), text)?;
+        fs::write(folder.path().join(entry.file_name()), change(fs::read_to_string(entry.path())?))?;
     }
-    encode(&Module::default().module()?, folder.path())
+    Ok(folder)
 }
 
 /// Blocks of the function in [`compile_bomb`].
