@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     case::{Case, Expect, ExpectedAnswer, Level},
+    host::Host,
     verify::{HarnessError, runtime},
 };
 use crate::runtime::{
@@ -80,6 +81,16 @@ impl Player {
     /// A [`LoadError`] that says what is wrong with it.
     pub fn load(&self, wasm: &[u8]) -> Result<Component, LoadError> {
         self.sandboxes.compile(wasm)
+    }
+
+    /// Plays a case with a component, whose imports answer as the case says. Call it from a thread that runs no async code.
+    ///
+    /// # Panics
+    ///
+    /// On a thread of an async runtime.
+    pub fn play(&self, component: &Component, case: &Case) -> Played {
+        let host = Host::of(&case.replies);
+        self.runtime.block_on(self.sandboxes.play(component, &self.limits, &case.request, host))
     }
 
     /// Replays a recording with a component. Call it from a thread that runs no async code.
