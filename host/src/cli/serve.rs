@@ -25,6 +25,7 @@ use crate::{
         cache::{self, CacheConfig},
         config::{Config, DatabaseConfig, TenantConfig, TokenConfig},
         config_file::{self, ComponentLimits},
+        pin::{Pin, PinnedDigest, Signer},
     },
     storage::{DatabaseAddress, Quota, postgres, sqlite},
 };
@@ -60,6 +61,12 @@ pub(super) struct Serve {
     /// The component to run in place of the one built in
     #[arg(long, value_name = "FILE")]
     component: Option<PathBuf>,
+    /// The digest that the component has to have
+    #[arg(long, value_name = "sha256:HEX", requires = "component")]
+    component_digest: Option<PinnedDigest>,
+    /// The public key of minisign that has to have signed the component, in a file COMPONENT.minisig
+    #[arg(long, value_name = "KEY", requires = "component")]
+    component_key: Option<Signer>,
     #[command(flatten)]
     limits: LimitArguments,
     /// Keep compiled components in this folder, 1 GiB of them at most, so that the next start does not compile them
@@ -233,6 +240,7 @@ impl Serve {
             hosts: Vec::new(),
             path: String::new(),
             component: self.component.clone(),
+            pin: Pin { digest: self.component_digest.clone(), signed_by: self.component_key.clone() },
             require_verified: false,
             record: self.record.as_ref().map(|record| RecordConfig {
                 folder: record.record.clone(),

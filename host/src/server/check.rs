@@ -135,7 +135,7 @@ impl Shared {
     /// Compiles the component and tries it within the tenant's limits, as the server does before its first request.
     async fn component(&self, tenant: &TenantConfig) -> Vec<(&'static str, Severity, String)> {
         let rehearsed = async {
-            let component = self.components.load(&self.workshop, tenant).await?;
+            let component = self.components.load(&self.workshop, tenant).await?.component;
             let nowhere = Arc::new(Sqlite::in_memory()?);
             let nobody = Arc::new(ApiKeys::new(nowhere.clone(), tenant.pepper.as_bytes(), None));
             let workspaces = Workspaces::builder(nowhere, nobody)

@@ -19,6 +19,7 @@ use super::{
     cache::Cache,
     compiler::{Compiler, NotCompiled, component_file, require_component},
     config::TenantConfig,
+    pin::SignedAt,
 };
 use crate::{
     COMPONENT, files,
@@ -112,7 +113,15 @@ struct OfFile {
 /// Component that was read, and not compiled yet.
 struct Read {
     wasm: Vec<u8>,
+    digest: Digest,
     requirements: Requirements,
+}
+
+/// Component of a tenant.
+pub(super) struct Loaded {
+    pub(super) component: Component,
+    /// Time of its signature, where the tenant requires one.
+    pub(super) signed_at: Option<SignedAt>,
 }
 
 /// Components of one load.
@@ -131,33 +140,36 @@ impl Components {
         Self { compiler, built_in: OnceCell::new(), files, compiled: Mutex::default() }
     }
 
-    /// Loads the component of a tenant: of a file, or the built-in one. Each is compiled once, and only if its needs are
-    /// within the limits of a tenant that has it.
-    pub(super) async fn load(&self, workshop: &Workshop, config: &TenantConfig) -> Result<Component> {
+    /// Loads the component of a tenant: of a file, or the built-in one. Each is compiled once, and only if it is the one that
+    /// a tenant has pinned, with needs that are within the tenant's limits.
+    pub(super) async fn load(&self, workshop: &Workshop, config: &TenantConfig) -> Result<Loaded> {
         let Some(file) = &config.component else {
             let built_in = || async { workshop.built_in().await.map_err(|error| format!("{error:#}")) };
-            return self.built_in.get_or_init(built_in).await.clone().map_err(Error::msg);
+            let component = self.built_in.get_or_init(built_in).await.clone().map_err(Error::msg)?;
+            return Ok(Loaded { component, signed_at: None });
         };
         let cells = self.files.get(file).context("not a component of this load")?;
         let name = file.display();
         let read =
             cells.read.get_or_init(|| async { read(workshop, file).await.map_err(|error| format!("{error:#}")) });
         let read = read.await.clone().map_err(Error::msg)?;
+        let signed_at = config.pin.check(file, &read.wasm, &read.digest).await;
+        let signed_at = signed_at.with_context(|| format!("{name} is not trusted"))?;
         read.requirements.check(&config.limits, "limits").with_context(|| format!("can't load {name}"))?;
-        let component = cells.component.get_or_init(|| self.component(workshop, &read.wasm));
-        component.await.clone().map_err(|reason| anyhow!("can't load {name}: {reason}"))
+        let component = cells.component.get_or_init(|| self.component(workshop, &read)).await.clone();
+        let component = component.map_err(|reason| anyhow!("can't load {name}: {reason}"))?;
+        Ok(Loaded { component, signed_at })
     }
 
-    async fn component(&self, workshop: &Workshop, wasm: &[u8]) -> Result<Component, String> {
-        let digest = Digest::of(wasm);
-        if let Some(component) = workshop.sandboxes.find(&digest) {
+    async fn component(&self, workshop: &Workshop, Read { wasm, digest, .. }: &Read) -> Result<Component, String> {
+        if let Some(component) = workshop.sandboxes.find(digest) {
             return Ok(component);
         }
-        if let Some(component) = workshop.cached(wasm, &digest).await {
+        if let Some(component) = workshop.cached(wasm, digest).await {
             return Ok(component);
         }
         let cell = locked(&self.compiled).entry(digest.clone()).or_default().clone();
-        cell.get_or_init(|| self.compile(workshop, wasm, &digest)).await.clone()
+        cell.get_or_init(|| self.compile(workshop, wasm, digest)).await.clone()
     }
 
     /// Compiles a component that was not found to fail before.
@@ -217,7 +229,7 @@ async fn read(workshop: &Workshop, file: &Path) -> Result<Arc<Read>> {
     let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
     let examined = require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
     let requirements = examined.with_context(|| format!("can't load {name}"))?;
-    Ok(Arc::new(Read { wasm, requirements }))
+    Ok(Arc::new(Read { digest: Digest::of(&wasm), wasm, requirements }))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{address::AdminAddress, bundles::RecordConfig, cache::CacheConfig, compiler::Compiler, secret};
+use super::{address::AdminAddress, bundles::RecordConfig, cache::CacheConfig, compiler::Compiler, pin::Pin, secret};
 use crate::{
     TenantShare, Workspaces,
     auth::jwt::{self, KeySource},
@@ -66,6 +66,8 @@ pub(crate) struct TenantConfig {
     pub(crate) path: String,
     /// The built-in one where there is none.
     pub(crate) component: Option<PathBuf>,
+    /// Digest and signature that the component has to have.
+    pub(crate) pin: Pin,
     /// The harness judges a component before it serves.
     pub(crate) require_verified: bool,
     /// Requests that are recorded.

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     future::poll_fn,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,10 +21,11 @@ use super::{
     bundles::BundleWriter,
     cache::Cache,
     compiler::Compiler,
-    components::{Components, Once, Workshop},
+    components::{self, Components, Once, Workshop},
     config::{DatabaseConfig, TenantConfig, TokenConfig},
     database::open_database,
     pepper::key_names,
+    pin::SignedAt,
     verdict::Verdict,
 };
 use crate::{
@@ -69,6 +70,8 @@ struct Means {
     opening: Semaphore,
     workshop: Workshop,
     bundles: BundleWriter,
+    /// Times at which the components that tenants have were signed.
+    signed: Mutex<HashMap<String, SignedAt>>,
 }
 
 /// Outcome of loading one tenant.
@@ -107,7 +110,8 @@ impl Loader {
         bundles: BundleWriter,
     ) -> Self {
         let workshop = Workshop::new(sandboxes.clone(), cache);
-        let means = Means { sandboxes, metrics, opening: Semaphore::new(OPENING), workshop, bundles };
+        let means =
+            Means { sandboxes, metrics, opening: Semaphore::new(OPENING), workshop, bundles, signed: Mutex::default() };
         Self {
             compiler,
             means: Arc::new(means),
@@ -181,6 +185,7 @@ impl Loader {
         let names: HashSet<_> = configs.iter().map(|config| config.name.clone()).collect();
         for tenant in self.names.difference(&names) {
             self.means.metrics.forget(tenant);
+            self.means.signed.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
             reports.push(TenantReport { tenant: tenant.clone(), outcome: LoadOutcome::Removed, reason: None });
         }
         (self.tenants, self.names) = (loaded, names);
@@ -214,10 +219,23 @@ impl Load {
         if let Some(tokens) = &mut config.tokens {
             tokens.read().await;
         }
-        let (database, component) =
+        let (database, components::Loaded { component, signed_at }) =
             try_join!(self.database(&config.database), self.components.load(&self.means.workshop, &config))?;
+        let (name, newest) = (config.name.clone(), self.signed().get(&config.name).copied());
+        let is_older = signed_at.zip(newest).is_some_and(|(signed_at, newest)| signed_at < newest);
+        ensure!(!is_older, "the component was signed before the one that is served, and is not taken");
         let set_up = timeout(SET_UP_TIMEOUT, self.set_up(config, before, database, component)).await;
-        set_up.with_context(|| format!("the tenant was not set up within {SET_UP_TIMEOUT:?}"))?
+        let set_up = set_up.with_context(|| format!("the tenant was not set up within {SET_UP_TIMEOUT:?}"))??;
+        match signed_at {
+            Some(time) => self.signed().insert(name, time),
+            None => self.signed().remove(&name),
+        };
+        Ok(set_up)
+    }
+
+    /// Returns the times at which the components of tenants were signed.
+    fn signed(&self) -> MutexGuard<'_, HashMap<String, SignedAt>> {
+        self.means.signed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn set_up(

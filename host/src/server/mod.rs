@@ -14,6 +14,7 @@ mod demo;
 pub(crate) mod guard;
 mod load;
 pub(crate) mod pepper;
+pub(crate) mod pin;
 mod reload;
 pub(crate) mod seal;
 pub(crate) mod secret;

@@ -20,6 +20,7 @@ use super::{
     admin::{Reloaded, Waiter},
     config::Config,
     load::{LoadOutcome, Loader, TenantReport},
+    pin::signature_of,
 };
 use crate::{
     files,
@@ -62,9 +63,18 @@ pub(super) struct Stamp([u64; 3], [i64; 2]);
 /// an answer there are none.
 pub(super) fn stamps(file: Option<&Path>, config: &Config) -> Stamps {
     let components = config.tenants.iter().filter_map(|tenant| tenant.component.as_deref());
+    let signatures = config.tenants.iter().filter(|tenant| tenant.pin.signed_by.is_some());
+    let signatures = signatures.filter_map(|tenant| tenant.component.as_deref().map(signature_of));
     let certificate = config.tls.iter().flat_map(|(certificate, key)| [certificate.as_path(), key]);
     let keys = config.tenants.iter().filter_map(|tenant| tenant.tokens.as_ref()?.file());
-    let files: Vec<_> = file.into_iter().chain(components).chain(certificate).chain(keys).map(Path::to_owned).collect();
+    let files: Vec<_> = file
+        .into_iter()
+        .chain(components)
+        .chain(certificate)
+        .chain(keys)
+        .map(Path::to_owned)
+        .chain(signatures)
+        .collect();
     let stamp = |file: PathBuf| {
         let found = fs::metadata(&file).ok();
         let stamp =

@@ -17,7 +17,7 @@ use super::{
         pepper::{self, PEPPER},
         secret,
     },
-    value::{Address, Header, Host, Prefix, Size, Time, Uuid},
+    value::{Address, Component, Header, Host, Prefix, Size, Time, Uuid},
 };
 use crate::{
     Rate, TenantShare,
@@ -55,7 +55,7 @@ impl Wrong {
 pub(super) struct TenantSection {
     hosts: Option<Vec<Host>>,
     path: Option<Prefix>,
-    component: Option<PathBuf>,
+    component: Option<Component>,
     require_verified: Option<bool>,
     database: Option<Address>,
     group_commit: Option<NonZero<usize>>,
@@ -152,6 +152,7 @@ impl Section<'_> {
         let share = self.share(&mut wrongs);
         let (Some(address), Some(pepper), true) = (address, pepper, wrongs.is_empty()) else { return Err(wrongs) };
 
+        let component = self.get(|section| &section.component);
         let hosts = self.get(|section| &section.hosts).unwrap_or_default();
         let path = self.get(|section| &section.path).unwrap_or_default();
         let group_commit = self.get(|section| &section.group_commit);
@@ -162,7 +163,8 @@ impl Section<'_> {
             name: name.to_owned(),
             hosts: hosts.into_iter().map(|host| host.0).collect(),
             path: path.0,
-            component: self.get(|section| &section.component).map(|path| self.folder.join(path)),
+            component: component.as_ref().map(|component| self.folder.join(&component.file)),
+            pin: component.map(|component| component.pin).unwrap_or_default(),
             require_verified: self.get(|section| &section.require_verified).unwrap_or_default(),
             record: self.get(|section| &section.record).map(|record| self.record(record)),
             database: DatabaseConfig::new(address, group_commit, connections, name),

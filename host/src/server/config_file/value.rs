@@ -1,16 +1,17 @@
 //! Values of a configuration, each with its right spelling for who writes another.
 
-use std::{fmt, net::SocketAddr, str::FromStr as _, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr as _, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, Unexpected, Visitor},
+    de::{Error, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
 use super::super::{
     address::{AdminAddress, socket_address},
     bundles::header_name,
+    pin::Pin,
 };
 use crate::storage::DatabaseAddress;
 
@@ -54,6 +55,46 @@ pub(super) struct Header(pub(super) String);
 /// The beginning of paths, such as `/acme`; empty for all of the host.
 #[derive(Clone, Default)]
 pub(super) struct Prefix(pub(super) String);
+
+/// A component: a file, or a file with its pins.
+#[derive(Clone)]
+pub(super) struct Component {
+    pub(super) file: PathBuf,
+    pub(super) pin: Pin,
+}
+
+impl<'de> Deserialize<'de> for Component {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        struct Pinned {
+            file: PathBuf,
+            digest: Option<String>,
+            signed_by: Option<String>,
+        }
+
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Component;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a file in quotes, or { file = \"…\", digest = \"sha256:…\", signed-by = \"…\" }")
+            }
+
+            fn visit_str<E: Error>(self, file: &str) -> Result<Component, E> {
+                Ok(Component { file: file.into(), pin: Pin::default() })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Component, A::Error> {
+                let Pinned { file, digest, signed_by } = Pinned::deserialize(MapAccessDeserializer::new(map))?;
+                let digest = digest.map(|text| text.parse()).transpose().map_err(A::Error::custom)?;
+                let signed_by = signed_by.map(|text| text.parse()).transpose().map_err(A::Error::custom)?;
+                Ok(Component { file, pin: Pin { digest, signed_by } })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
 
 /// Reads a value from its text. Errors say how one is spelled, and nothing of what was there.
 macro_rules! from_text {

@@ -1,0 +1,133 @@
+//! Pins of a component file: the digest that it has to have, and the key that has to have signed it.
+
+use std::{
+    ffi::OsString,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use minisign_verify::{PublicKey, Signature};
+
+use crate::{
+    files::{self, Limit},
+    runtime::Digest,
+};
+
+/// Maximum size of a signature.
+const SIGNATURE: Limit = Limit::fixed(4 << 10);
+
+/// What a component file has to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub(crate) digest: Option<PinnedDigest>,
+    pub(crate) signed_by: Option<Signer>,
+}
+
+/// Digest of a component, from text such as `sha256:…` with 64 digits of hex.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PinnedDigest(String);
+
+impl FromStr for PinnedDigest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("sha256:").unwrap_or_default();
+        let is_digest = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_digest
+            .then(|| Self(digits.to_ascii_lowercase()))
+            .ok_or_else(|| "no digest: give sha256: and 64 digits of hex, which `sha256sum` prints".into())
+    }
+}
+
+/// Public key of minisign, from its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signer(String);
+
+impl Signer {
+    fn key(text: &str) -> Result<PublicKey, String> {
+        PublicKey::from_base64(text)
+            .map_err(|_| "no public key of minisign: give the line of 56 letters that its .pub file ends with".into())
+    }
+}
+
+impl FromStr for Signer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::key(text).map(|_| Self(text.to_owned()))
+    }
+}
+
+/// Time at which a component was signed, in seconds since 1970, from the trusted comment of its signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SignedAt(u64);
+
+/// Returns the file of a component's signature.
+pub(crate) fn signature_of(component: &Path) -> PathBuf {
+    let mut name = OsString::from(component);
+    name.push(".minisig");
+    name.into()
+}
+
+impl Pin {
+    /// Checks a component against the pin. Returns when it was signed, where it has to be.
+    ///
+    /// # Errors
+    ///
+    /// Another digest, no signature, one of another key, or one without a time.
+    pub(crate) async fn check(&self, file: &Path, wasm: &[u8], digest: &Digest) -> Result<Option<SignedAt>> {
+        if let Some(PinnedDigest(pinned)) = &self.digest {
+            ensure!(pinned == digest.as_str(), "its digest is sha256:{digest}, and not the one of the configuration");
+        }
+        let Some(Signer(key)) = &self.signed_by else { return Ok(None) };
+        let path = signature_of(file);
+        let name = path.display().to_string();
+        let text = files::unblocked(move || files::read_text(&path, SIGNATURE)).await.flatten();
+        let text = text.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => anyhow!("it is not signed: there is no {name}, which `minisign -S` makes"),
+            _ => anyhow!("can't read {name}: {error}"),
+        })?;
+        let signature = Signature::decode(&text).map_err(|_| anyhow!("{name} is no signature of minisign"))?;
+        let key = Signer::key(key).map_err(anyhow::Error::msg)?;
+        key.verify(wasm, &signature, false)
+            .map_err(|error| anyhow!("{name} does not show that the key of the configuration signed it: {error}"))?;
+        signed_at(signature.trusted_comment()).map(Some).with_context(|| {
+            format!("the trusted comment in {name} has no time: sign with minisign's own, or with one that has `timestamp:SECONDS`")
+        })
+    }
+}
+
+/// Returns the time in a trusted comment.
+fn signed_at(comment: &str) -> Option<SignedAt> {
+    comment.split_whitespace().find_map(|word| word.strip_prefix("timestamp:")?.parse().ok()).map(SignedAt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_sha256_in_hex() {
+        let digits = "aB".repeat(32);
+        assert_eq!(format!("sha256:{digits}").parse(), Ok(PinnedDigest(digits.to_lowercase())));
+        for text in [
+            "",
+            "sha256:",
+            &digits,
+            &format!("sha512:{digits}"),
+            &format!("sha256:{digits}0"),
+            &format!("sha256:{}zz", &digits[2..]),
+        ] {
+            assert!(text.parse::<PinnedDigest>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_from_trusted_comments() {
+        assert_eq!(signed_at("timestamp:1700000000\tfile:a.wasm\thashed"), Some(SignedAt(1_700_000_000)));
+        assert_eq!(signed_at("version 2, timestamp:7"), Some(SignedAt(7)));
+        assert_eq!(signed_at("timestamp: 7"), None);
+    }
+}
