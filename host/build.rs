@@ -1,4 +1,5 @@
-//! Compiles the guest for wasm32-wasip2, so that the library carries a component from the same tree.
+//! Gives the library its component: in the workspace it is compiled from the same tree, in a package it is `component.wasm`,
+//! of which a test holds that it is the same.
 
 use std::{
     env,
@@ -8,18 +9,36 @@ use std::{
 
 const TARGET: &str = "wasm32-wasip2";
 
+/// Variable that has the component compiled; `.cargo/config.toml` sets it for this workspace alone.
+const BUILD: &str = "WORKSPACES_BUILD_COMPONENT";
+
 fn main() {
     let out = PathBuf::from(variable("OUT_DIR"));
-    let root = Path::new(&variable("CARGO_MANIFEST_DIR")).join("..");
-    for path in ["guest/src", "guest/build.rs", "guest/Cargo.toml", "guest/kit", "wit", "Cargo.toml", "Cargo.lock"] {
-        println!("cargo::rerun-if-changed={}", root.join(path).display());
-    }
+    let own = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
+    self_check(&own, &out);
+    println!("cargo::rerun-if-env-changed={BUILD}");
+    let component = match env::var_os(BUILD) {
+        Some(_) => compiled(&own.join(".."), &out),
+        None => own.join("component.wasm"),
+    };
+    println!("cargo::rerun-if-changed={}", component.display());
+    println!("cargo::rustc-env=WORKSPACES_COMPONENT={}", component.display());
+}
 
-    let check = root.join("host/src/runtime/self_check.wat");
+/// Makes the component of the self-check.
+fn self_check(own: &Path, out: &Path) {
+    let check = own.join("src/runtime/self_check.wat");
     println!("cargo::rerun-if-changed={}", check.display());
     let wasm = wat::parse_file(&check).unwrap_or_else(|error| fail(&error.to_string()));
     if let Err(error) = std::fs::write(out.join("self_check.wasm"), wasm) {
         fail(&format!("the self-check could not be written: {error}"));
+    }
+}
+
+/// Compiles the guest of a workspace.
+fn compiled(root: &Path, out: &Path) -> PathBuf {
+    for path in ["guest/src", "guest/build.rs", "guest/Cargo.toml", "guest/kit", "wit", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
 
     require_target();
@@ -27,7 +46,7 @@ fn main() {
     let target_dir = out.join("guest");
     let mut cargo = Command::new(variable("CARGO"));
     cargo
-        .current_dir(&root)
+        .current_dir(root)
         .args(["build", "--package=workspaces-guest", "--lib", "--profile=component", "--locked"])
         .arg(format!("--target={TARGET}"))
         .arg("--target-dir")
@@ -41,8 +60,7 @@ fn main() {
         Ok(status) => fail(&format!("the guest did not compile ({status}); cargo's own messages are above")),
         Err(error) => fail(&format!("cargo could not be started for the guest: {error}")),
     }
-    let component = target_dir.join(TARGET).join("component/workspaces_guest.wasm");
-    println!("cargo::rustc-env=WORKSPACES_COMPONENT={}", component.display());
+    target_dir.join(TARGET).join("component/workspaces_guest.wasm")
 }
 
 /// Fails with the command to run where the compiler has no standard library for the target.

@@ -47,11 +47,11 @@ const COMMON: [File; 4] = [
 const RUST: [File; 7] = [
     ("Cargo.toml", include_str!("../../templates/rust/Cargo.toml")),
     ("build.sh", include_str!("../../templates/rust/build.sh")),
-    ("build.rs", include_str!("../../../guest/build.rs")),
+    ("build.rs", include_str!("../../templates/rust/build.rs")),
     ("src/lib.rs", include_str!("../../templates/rust/src/lib.rs")),
     ("kit/Cargo.toml", include_str!("../../templates/rust/kit.toml")),
-    ("kit/src/lib.rs", include_str!("../../../guest/kit/src/lib.rs")),
-    ("kit/src/arena.rs", include_str!("../../../guest/kit/src/arena.rs")),
+    ("kit/src/lib.rs", include_str!("../../templates/rust/kit/lib.rs")),
+    ("kit/src/arena.rs", include_str!("../../templates/rust/kit/arena.rs")),
 ];
 
 const C: [File; 3] = [

@@ -17,11 +17,11 @@ use crate::runtime::{
 
 /// Files of the contract, with their names. One behind the other they are one document.
 pub const WIT: [(&str, &str); 5] = [
-    ("types.wit", include_str!("../../../wit/types.wit")),
-    ("auth.wit", include_str!("../../../wit/auth.wit")),
-    ("storage.wit", include_str!("../../../wit/storage.wit")),
-    ("workspaces.wit", include_str!("../../../wit/workspaces.wit")),
-    ("world.wit", include_str!("../../../wit/world.wit")),
+    ("types.wit", include_str!("../../wit/types.wit")),
+    ("auth.wit", include_str!("../../wit/auth.wit")),
+    ("storage.wit", include_str!("../../wit/storage.wit")),
+    ("workspaces.wit", include_str!("../../wit/workspaces.wit")),
+    ("world.wit", include_str!("../../wit/world.wit")),
 ];
 
 /// Package of the contract.

@@ -22,7 +22,7 @@ use crate::{
 pub(super) mod bindings {
     #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated")]
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "wit",
         world: "plugin",
         imports: { default: async | trappable },
         exports: { default: async },

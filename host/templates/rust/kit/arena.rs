@@ -1,0 +1,1 @@
+../../../../guest/kit/src/arena.rs
