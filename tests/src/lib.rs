@@ -12,6 +12,7 @@ pub mod conformance;
 pub mod disk;
 pub mod hostile_components;
 pub mod mutants;
+mod open;
 pub mod patroni;
 pub mod postgres;
 mod tenants;
@@ -19,6 +20,7 @@ pub mod trials;
 
 pub use self::background::missing;
 pub use client::Client;
+pub use open::Open;
 pub use tenants::{Tenants, variant};
 
 use std::{

@@ -8,12 +8,15 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 use workspaces_host::{
     Builder, CreateWorkspaceRequest, Error, Workspaces,
-    auth::{Auth, Basis, Caller, Credential, Denial, Grant},
+    auth::Caller,
     metrics::Metrics,
     runtime::{Pool, SandboxLimits, Sandboxes},
     storage::{Database as _, sqlite::Sqlite},
 };
-use workspaces_tests::hostile_components::{Module, NAME};
+use workspaces_tests::{
+    Open,
+    hostile_components::{Module, NAME},
+};
 
 /// Names, by whose length the counting component ends.
 const ANSWER: &str = "a";
@@ -36,21 +39,6 @@ const COUNTING: Module<'_> = Module {
         (i32.store (i32.const 520) (i32.const 528)) (i32.store (i32.const 524) (i32.const 1))
         (return (i32.const 512))",
 };
-
-/// Grants what it is asked.
-struct Open;
-
-#[async_trait::async_trait]
-impl Auth for Open {
-    async fn authenticate(&self, _: &Credential) -> Result<Caller, Denial> {
-        Err(Denial::Unauthenticated("no credential is valid here"))
-    }
-
-    async fn authorize(&self, caller: &Caller, _: Option<Uuid>, _: Option<Uuid>) -> Result<Grant, Denial> {
-        let own = caller.account_id;
-        Ok(Grant { caller_id: own, account_id: own, organization_id: None, key_id: None, basis: Basis::Auth })
-    }
-}
 
 fn limits(requests: u32) -> Result<SandboxLimits> {
     let requests_per_instance = NonZeroU32::new(requests).context("no request")?;
