@@ -24,7 +24,11 @@ mod verdict;
 use std::{collections::HashSet, future::Future, net::SocketAddr, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use listenfd::ListenFd;
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -88,7 +92,12 @@ pub(crate) async fn run(source: Source, metrics: Metrics) -> Result<()> {
     // Before the databases are opened, which take some.
     let files = open_files();
 
-    let listener = bind(config.listen.unwrap_or(LISTEN), "--listen").await?;
+    let inherited = inherited()?;
+    let waits = inherited.is_some();
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => bind(config.listen.unwrap_or(LISTEN), "--listen").await?,
+    };
     let admin = match &config.admin {
         Some(address) => Some(AdminListener::bind(address).await?),
         None => None,
@@ -122,6 +131,13 @@ pub(crate) async fn run(source: Source, metrics: Metrics) -> Result<()> {
 
     let routes = http::gateway(tenants.clone(), RouteOptions { docs: config.docs });
     let serving = async {
+        // The service manager's socket keeps connections until there is who answers them.
+        if waits {
+            tokio::select! {
+                () = addresses.announced.notified() => {}
+                () = &mut shutdown => return true,
+            }
+        }
         match &tls {
             Some(tls) => server::serve_tls(listener, tls, routes, most, shutdown).await,
             None => server::serve(listener, routes, most, shutdown).await,
@@ -246,6 +262,20 @@ async fn start(
 
 /// Longest time for which the server waits for tenants that are still being loaded before it prints its addresses.
 const ANNOUNCE: Duration = Duration::from_millis(750);
+
+/// Returns the socket that a service manager has opened for this process (`LISTEN_FDS` of sd_listen_fds(3)), if it has.
+fn inherited() -> Result<Option<TcpListener>> {
+    let take = || -> Result<_> {
+        let Some(listener) = ListenFd::from_env().take_tcp_listener(0)? else { return Ok(None) };
+        // The processes that compile components do not get it.
+        fcntl_setfd(&listener, FdFlags::CLOEXEC)?;
+        listener.set_nonblocking(true)?;
+        Ok(Some(TcpListener::from_std(listener)?))
+    };
+    take().context(
+        "can't listen at the socket of LISTEN_FDS: the first of them has to be a stream socket of TCP that listens",
+    )
+}
 
 async fn bind(address: SocketAddr, option: &str) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::config::Config;
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
 pub(super) struct Addresses {
     pub(super) clients: String,
     pub(super) admin: Option<String>,
+    /// Notified when the addresses are announced: a tenant serves by then.
+    pub(super) announced: Notify,
     output: Lossy,
     /// Flag for JSON output.
     json: bool,
@@ -27,7 +30,7 @@ impl Addresses {
     pub(super) fn new(clients: String, json: bool) -> Result<Self> {
         // A reader that does not read, or is gone, keeps no server from its clients.
         let output = Lossy::start("output", standard_output()?, drop, drop);
-        Ok(Self { clients, admin: None, output, json })
+        Ok(Self { clients, admin: None, announced: Notify::new(), output, json })
     }
 
     /// Prints the addresses, and logs what is served: version, addresses, databases, components, and how many tenants
@@ -39,6 +42,7 @@ impl Addresses {
             #[serde(skip_serializing_if = "Option::is_none")]
             administration: Option<&'a str>,
         }
+        self.announced.notify_one();
         let addresses = Listening { listening: &self.clients, administration: self.admin.as_deref() };
         self.print(&addresses, |Listening { listening, administration }| {
             let administration = administration.map(|admin| format!("administration on {admin}"));
