@@ -10,6 +10,10 @@ pub const CONNECTIONS: usize = 2048;
 /// Maximum time that requests in progress take to finish once the server stops.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
+/// Maximum time for a client to begin its first request, where the server stops after it has accepted the connection: some
+/// round trips.
+pub const LATE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Maximum time for a request's head, and for which a kept-alive connection may be idle.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(8);
 

@@ -18,7 +18,6 @@ use axum::{
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
 use rustix::net::sockopt::set_socket_send_buffer_size;
@@ -35,7 +34,7 @@ use tower_layer::Layer as _;
 use super::tls::{self, Tls};
 use super::{
     host::Received,
-    limits::{DRAIN, HEADER_TIMEOUT, MAX_HEAD, SCARCE_TIMEOUT, SEND_BUFFER, WRITE_TIMEOUT},
+    limits::{DRAIN, HEADER_TIMEOUT, LATE_TIMEOUT, MAX_HEAD, SCARCE_TIMEOUT, SEND_BUFFER, WRITE_TIMEOUT},
 };
 
 /// Serves up to `most` connections at once until `shutdown` is ready; further ones wait in the
@@ -46,8 +45,11 @@ use super::{
 /// have two seconds in place of eight to send, and one tenant's requests in progress hold a quarter of the
 /// connections at most: newcomers are accepted within about two seconds, whatever the others do.
 pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown: impl Future<Output = ()>) -> bool {
-    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, watcher, patience, .. }| {
-        serve_connection(stream, routes, watcher, patience)
+    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, patience, mut stopping }| async move {
+        let start = Instant::now();
+        if has_begun(&stream, patience, &mut stopping).await {
+            serve_connection(stream, routes, patience.saturating_sub(start.elapsed()), stopping).await;
+        }
     })
     .await
 }
@@ -61,11 +63,11 @@ pub async fn serve_tls(
     most: usize,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
-    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, watcher, patience, stopping }| {
+    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, patience, stopping }| {
         let acceptor = tls.acceptor();
         async move {
-            if let Some(stream) = tls::accept(acceptor, stream, patience, stopping).await {
-                serve_connection(stream, routes, watcher, patience).await;
+            if let Some(stream) = tls::accept(acceptor, stream, patience, stopping.clone()).await {
+                serve_connection(stream, routes, patience, stopping).await;
             }
         }
     })
@@ -75,14 +77,15 @@ pub async fn serve_tls(
 /// Serves up to `most` connections at once at a Unix socket, for ever.
 #[cfg(feature = "cli")]
 pub(crate) async fn serve_unix(listener: &tokio::net::UnixListener, routes: Router, most: usize) {
-    let connections = GracefulShutdown::new();
+    // Kept to the end: it never stops by itself.
+    let (_stop, stopping) = watch::channel(());
     let places = Arc::new(Semaphore::new(most));
     loop {
         // Never closed, and so never an error.
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = serve_connection(stream, routes.clone(), connections.watcher(), HEADER_TIMEOUT);
+                let connection = serve_connection(stream, routes.clone(), HEADER_TIMEOUT, stopping.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -136,11 +139,10 @@ async fn spare(State(connections): State<Connections>, mut request: Request, nex
 struct Accepted {
     stream: TcpStream,
     routes: Router,
-    watcher: Watcher,
     /// Maximum time for a handshake, for a head, and between two requests.
     patience: Duration,
-    /// Its sender is gone when the server stops: a connection without anything to watch is given up then.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only handshakes are given up"))]
+    /// Its sender is gone when the server stops: a handshake is given up then, and a client has little time for its first
+    /// bytes.
     stopping: watch::Receiver<()>,
 }
 
@@ -153,7 +155,6 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(Accepted) -> F,
 ) -> bool {
     let (stop, stopping) = watch::channel(());
-    let watched = GracefulShutdown::new();
     let connections = Connections::new(most);
     let routes = routes.layer(middleware::from_fn_with_state(connections.clone(), spare));
     let (mut shutdown, mut warned) = (pin!(shutdown), None);
@@ -166,19 +167,33 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
         let _ = stream.set_nodelay(true);
         let _ = set_socket_send_buffer_size(&stream, SEND_BUFFER);
         let patience = connections.patience(HEADER_TIMEOUT);
-        let (routes, watcher, stopping) = (routes.clone(), watched.watcher(), stopping.clone());
-        let connection = serve(Accepted { stream, routes, watcher, patience, stopping });
+        let (routes, stopping) = (routes.clone(), stopping.clone());
+        let connection = serve(Accepted { stream, routes, patience, stopping });
         tokio::spawn(async move {
             connection.await;
             drop(place);
         });
     }
     drop((listener, stop));
-    time::timeout(DRAIN, watched.shutdown()).await.is_ok()
+    // Each connection has a place until it ends.
+    let all = u32::try_from(connections.most).unwrap_or(u32::MAX);
+    time::timeout(DRAIN, connections.free.acquire_many(all)).await.is_ok()
 }
 
-/// Serves one connection to its end.
-async fn serve_connection<S>(stream: S, routes: Router, watcher: Watcher, patience: Duration)
+/// Waits for the first bytes of a client. Returns false where it sends none in time: one that was accepted before the
+/// server stops still has a second for them, since its client can't know.
+async fn has_begun(stream: &TcpStream, patience: Duration, stopping: &mut watch::Receiver<()>) -> bool {
+    let ready = tokio::select! {
+        ready = time::timeout(patience, stream.readable()) => ready,
+        // The sender sends nothing: this is the stop.
+        _ = stopping.changed() => time::timeout(patience.min(LATE_TIMEOUT), stream.readable()).await,
+    };
+    matches!(ready, Ok(Ok(())))
+}
+
+/// Serves one connection to its end. When the server stops, a request in progress is answered, and an idle connection is
+/// closed.
+async fn serve_connection<S>(stream: S, routes: Router, patience: Duration, mut stopping: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -191,7 +206,17 @@ where
         .header_read_timeout(patience)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(Extension(Received).layer(routes)));
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        // First: what the client has sent by now is a request in progress.
+        biased;
+        ended = connection.as_mut() => ended,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
 }
