@@ -6,8 +6,8 @@ use wit_parser::Resolve;
 
 use crate::hostile_components::of_world;
 
-/// Component that exports storage and has another storage do the work: a name goes through its memory. What it does to a
-/// name's first letter is `first`, a body with the letter in it.
+/// Returns a component that exports storage and has another storage do the work: a name goes through its memory. The body
+/// `first` makes another letter of a name's first one.
 ///
 /// # Errors
 ///

@@ -48,7 +48,6 @@ async fn a_thousand_swaps_take_no_more_memory_than_a_hundred() -> Result<()> {
         }
     }
     let after = resident()?;
-    println!("{after_a_hundred} bytes after 100 swaps, {after} after 1,000");
     ensure!(sandboxes.usage().components <= 3, "{:?}", sandboxes.usage());
     ensure!(after <= after_a_hundred + after_a_hundred / 20, "{after_a_hundred} bytes, and then {after}");
     Ok(())

@@ -92,16 +92,20 @@ fn wrong_shapes() -> Result<Vec<(Vec<u8>, &'static str, &'static str)>> {
         (import("recoup:workspaces/auth@2.0.0")?, "+ recoup:workspaces/auth@2.0.0", "another major version"),
         (import("recoup:workspaces/clock@1.0.0")?, "+ import recoup:workspaces/clock@1.0.0", "no such interface"),
         (other_shape()?, "is-workspace: u32", "are not of this contract"),
-        (Module { pages: 300, ..Module::default() }.component()?, "+ memory in bytes: 19660800", "limits.memory"),
+        (
+            Module { pages: 300, ..Module::default() }.component()?,
+            "+ memory: 19660800",
+            "raise limits.memory of the tenant, and pool.memory",
+        ),
         (
             Module { fields: "(table 20000 funcref)", ..Module::default() }.component()?,
-            "+ table elements: 20000",
+            "+ table-elements: 2000",
             "limits.table-elements",
         ),
         (
-            Module { fields: &"(table 1 funcref)".repeat(5), ..Module::default() }.component()?,
-            "- tables: 4 at most",
-            "too many parts",
+            Module { fields: &"(table 1 funcref)".repeat(9), ..Module::default() }.component()?,
+            "- tables: 8 at most",
+            "raise limits.tables of the tenant, and pool.tables",
         ),
     ])
 }

@@ -49,7 +49,7 @@ const LIMITS: &str = "limits.toml";
 /// Component that is served, beside it: the last one that keeps the contract.
 const SERVED: &str = ".served.wasm";
 
-/// What builds make.
+/// Names of files and folders that builds make.
 const MADE: [&str; 6] = ["target", "Cargo.lock", "node_modules", "package-lock.json", "venv", "__pycache__"];
 
 /// Period in which the project is looked at for changes.

@@ -67,10 +67,10 @@ pub enum LoadError {
     /// Its limits are over those of the pool.
     #[error("its limits are over the pool's: {0}")]
     Limits(String),
-    /// It needs more than its limits allow.
+    /// Needs of the component that are over its limits.
     #[error("it needs more than it may have: {0}")]
     Needs(String),
-    /// It imports WASI, which its limits do not give.
+    /// Imports of WASI, which its limits do not give.
     #[error(
         "it imports WASI, which it is not given: build it without, or give it imports that are empty and trap (wasi = \"deny\", or --wasi deny): {0}"
     )]

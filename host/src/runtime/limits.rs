@@ -62,7 +62,7 @@ pub struct SandboxLimits {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Wasi {
-    /// None: a component that imports it is refused.
+    /// No WASI: a component that imports it is refused.
     #[default]
     None,
     /// Imports that are there and give nothing: no environment, no arguments, no folders, an empty input. What the component

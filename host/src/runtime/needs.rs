@@ -75,7 +75,7 @@ pub(crate) struct Over {
     pub(crate) limit: u64,
 }
 
-/// What a host has to give a component before it can run.
+/// Requirements of a component: needs, and imports that not every host gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Requirements {
     pub(crate) needs: Needs,

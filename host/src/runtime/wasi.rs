@@ -145,7 +145,9 @@ fn call(
 fn give_back(store: &mut StoreContextMut<'_, State>, arguments: &[Val]) -> wasmtime::Result<()> {
     for argument in arguments {
         match argument {
-            Val::Resource(handle) => drop(handle.try_into_resource::<Handle>(&mut *store)?),
+            Val::Resource(handle) => {
+                handle.try_into_resource::<Handle>(&mut *store)?;
+            }
             Val::List(values) if matches!(values.first(), Some(Val::Resource(_))) => give_back(store, values)?,
             _ => {}
         }

@@ -18,7 +18,7 @@ use crate::{
 /// Maximum size of a signature.
 const SIGNATURE: Limit = Limit::fixed(4 << 10);
 
-/// What a component file has to be.
+/// Requirements of a component file that are checked before it is compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pin {
     pub(crate) digest: Option<PinnedDigest>,

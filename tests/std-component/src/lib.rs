@@ -82,9 +82,9 @@ mod component {
     fn parse(text: &str) -> Result<Uuid, Error> {
         let digits = text.replace('-', "");
         let is_form = text.len() == 36 && digits.len() == 32;
-        let id = u128::from_str_radix(&digits, 16).ok().filter(|_| is_form);
-        let id = id.ok_or_else(|| Error::InvalidRequest("account_id or organization_id is not a UUID".into()))?;
-        Ok(Uuid { high: (id >> 64) as u64, low: id as u64 })
+        let half = |range| u64::from_str_radix(digits.get(range)?, 16).ok().filter(|_| is_form);
+        let id = half(0..16).zip(half(16..32)).map(|(high, low)| Uuid { high, low });
+        id.ok_or_else(|| Error::InvalidRequest("account_id or organization_id is not a UUID".into()))
     }
 
     fn text(Uuid { high, low }: Uuid) -> String {
