@@ -88,16 +88,14 @@ pub enum LoadError {
 /// [`LoadError::Compile`] where it is no component.
 pub fn compile(wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
     let engine = engine::compiling()?;
-    guarded(|| engine.precompile_component(wasm))
+    guarded(|| engine.precompile_component(wasm).map_err(|error| LoadError::Compile(cause(&error))))
 }
 
-/// Runs the compiler. A component for which it panics is one that can't be compiled.
-fn guarded<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadError> {
+/// Runs the compiler or the linker. A component for which it panics is one that can't be compiled.
+fn guarded<T>(compile: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     // What the compiler leaves behind is its own: the engine is not changed by it.
-    match catch_unwind(AssertUnwindSafe(compile)) {
-        Ok(compiled) => compiled.map_err(|error| LoadError::Compile(cause(&error))),
-        Err(_) => Err(LoadError::Compile("the compiler failed on it".into())),
-    }
+    catch_unwind(AssertUnwindSafe(compile))
+        .unwrap_or_else(|_| Err(LoadError::Compile("the compiler failed on it".into())))
 }
 
 impl Component {
@@ -108,8 +106,11 @@ impl Component {
         digest: Digest,
         requirements: Requirements,
     ) -> Result<Self, LoadError> {
-        let component = guarded(|| wasmtime::component::Component::from_binary(engine, wasm))?;
-        Self::check(engine, linker, &component, digest, requirements)
+        guarded(|| {
+            let component = wasmtime::component::Component::from_binary(engine, wasm)
+                .map_err(|error| LoadError::Compile(cause(&error)))?;
+            Self::check(engine, linker, &component, digest, requirements)
+        })
     }
 
     /// # Safety
@@ -126,7 +127,7 @@ impl Component {
         // SAFETY: the caller's promise is the same.
         let component = unsafe { wasmtime::component::Component::deserialize(engine, compiled) }
             .map_err(|error| LoadError::Compile(cause(&error)))?;
-        Self::check(engine, linker, &component, digest, requirements)
+        guarded(|| Self::check(engine, linker, &component, digest, requirements))
     }
 
     fn check(
