@@ -196,7 +196,8 @@ async fn kinds() -> Result<Vec<Kind>> {
 }
 
 fn limits() -> SandboxLimits {
-    SandboxLimits { cpu: HOUR, wall_clock: HOUR, ..SandboxLimits::default() }
+    // One memory, which is what the component has: valgrind has little address space.
+    SandboxLimits { cpu: HOUR, wall_clock: HOUR, memories: 1, ..SandboxLimits::default() }
 }
 
 fn post(key: &str, body: &str) -> String {
@@ -214,7 +215,7 @@ async fn start(
     share: TenantShare,
     queue: usize,
 ) -> Result<SocketAddr> {
-    let pool = Pool { concurrency: 1, slow: 1, queue, target_delay: HOUR, admission_wait: HOUR, ..Pool::default() };
+    let pool = Pool { concurrency: 1, slow: 1, queue, target_delay: HOUR, admission_wait: HOUR, ..Pool::of(&limits) };
     let builder = Workspaces::builder(database.clone(), auth).limits(limits).share(share);
     let workspaces = Arc::new(builder.sandboxes(Sandboxes::new(pool)?).build()?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;

@@ -1,10 +1,14 @@
 //! Connections: hyper with its timers set, which `axum::serve` leaves out.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -28,6 +32,7 @@ use tokio::{
     time,
 };
 use tokio_io_timeout::TimeoutWriter;
+use tokio_util::io::InspectReader;
 use tower_layer::Layer as _;
 
 #[cfg(feature = "tls")]
@@ -45,11 +50,8 @@ use super::{
 /// have two seconds in place of eight to send, and one tenant's requests in progress hold a quarter of the
 /// connections at most: newcomers are accepted within about two seconds, whatever the others do.
 pub async fn serve(listener: TcpListener, routes: Router, most: usize, shutdown: impl Future<Output = ()>) -> bool {
-    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, patience, mut stopping }| async move {
-        let start = Instant::now();
-        if has_begun(&stream, patience, &mut stopping).await {
-            serve_connection(stream, routes, patience.saturating_sub(start.elapsed()), stopping).await;
-        }
+    accept_all(listener, routes, most, shutdown, |Accepted { stream, routes, patience, stopping }| {
+        serve_connection(stream, routes, patience, stopping)
     })
     .await
 }
@@ -141,8 +143,7 @@ struct Accepted {
     routes: Router,
     /// Maximum time for a handshake, for a head, and between two requests.
     patience: Duration,
-    /// Its sender is gone when the server stops: a handshake is given up then, and a client has little time for its first
-    /// bytes.
+    /// Its sender is gone when the server stops.
     stopping: watch::Receiver<()>,
 }
 
@@ -180,23 +181,18 @@ async fn accept_all<F: Future<Output = ()> + Send + 'static>(
     time::timeout(DRAIN, connections.free.acquire_many(all)).await.is_ok()
 }
 
-/// Waits for the first bytes of a client. Returns false where it sends none in time: one that was accepted before the
-/// server stops still has a second for them, since its client can't know.
-async fn has_begun(stream: &TcpStream, patience: Duration, stopping: &mut watch::Receiver<()>) -> bool {
-    let ready = tokio::select! {
-        ready = time::timeout(patience, stream.readable()) => ready,
-        // The sender sends nothing: this is the stop.
-        _ = stopping.changed() => time::timeout(patience.min(LATE_TIMEOUT), stream.readable()).await,
-    };
-    matches!(ready, Ok(Ok(())))
-}
-
 /// Serves one connection to its end. When the server stops, a request in progress is answered, and an idle connection is
-/// closed.
+/// closed. A client that has sent nothing yet has [`LATE_TIMEOUT`] for the beginning of its request: it can't know of the
+/// stop.
 async fn serve_connection<S>(stream: S, routes: Router, patience: Duration, mut stopping: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let begins = has_begun.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+        begins.fetch_or(!bytes.is_empty(), Relaxed);
+    });
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
@@ -208,12 +204,21 @@ where
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(Extension(Received).layer(routes)));
     let mut connection = pin!(connection);
     let ended = tokio::select! {
-        // First: what the client has sent by now is a request in progress.
-        biased;
         ended = connection.as_mut() => ended,
+        // The sender sends nothing: this is the stop.
         _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            let first_bytes = poll_fn(|context| match connection.as_mut().poll(context) {
+                Poll::Pending if !has_begun.load(Relaxed) => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+            });
+            match time::timeout(LATE_TIMEOUT, first_bytes).await {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

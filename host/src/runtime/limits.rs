@@ -258,10 +258,14 @@ impl Pool {
     }
 }
 
+/// Maximum number of processors for which the pool's defaults have room. Each sandbox has 4 GiB of address space for each of its
+/// memories; those of 64 processors take 80 TiB of the 128 TiB that a process has.
+const PROCESSORS: usize = 64;
+
 impl Default for Pool {
     fn default() -> Self {
         let SandboxLimits { memory, memories, table_elements, tables, core_instances, .. } = SandboxLimits::default();
-        let processors = available_parallelism().map_or(1, NonZero::get);
+        let processors = available_parallelism().map_or(1, NonZero::get).min(PROCESSORS);
         Self {
             concurrency: 16 * processors,
             slow: 48 * processors,

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     num::NonZero,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread::available_parallelism,
     time::Duration,
 };
@@ -108,11 +111,14 @@ pub(super) type Once<T> = OnceCell<Result<T, String>>;
 struct OfFile {
     read: Once<Arc<Read>>,
     component: Once<Component>,
+    /// Number of tenants that load it, and have not ended.
+    users: AtomicUsize,
 }
 
 /// Component that was read, and not compiled yet.
 struct Read {
-    wasm: Vec<u8>,
+    /// Empty when no tenant needs it any more: a load of many files keeps no more of them than it has to.
+    wasm: Mutex<Arc<Vec<u8>>>,
     digest: Digest,
     requirements: Requirements,
 }
@@ -135,8 +141,10 @@ pub(super) struct Components {
 
 impl Components {
     pub(super) fn new(compiler: Compiler, configs: &[TenantConfig]) -> Self {
-        let files = configs.iter().filter_map(|config| config.component.clone());
-        let files = files.map(|file| (file, OfFile::default())).collect();
+        let mut files = HashMap::<_, OfFile>::new();
+        for file in configs.iter().filter_map(|config| config.component.clone()) {
+            files.entry(file).or_default().users.fetch_add(1, Relaxed);
+        }
         Self { compiler, built_in: OnceCell::new(), files, compiled: Mutex::default() }
     }
 
@@ -149,19 +157,28 @@ impl Components {
             return Ok(Loaded { component, signed_at: None });
         };
         let cells = self.files.get(file).context("not a component of this load")?;
+        let loaded = self.of_file(workshop, config, file, cells).await;
+        if let (1, Some(Ok(read))) = (cells.users.fetch_sub(1, Relaxed), cells.read.get()) {
+            *locked(&read.wasm) = Arc::default();
+        }
+        loaded
+    }
+
+    async fn of_file(&self, workshop: &Workshop, config: &TenantConfig, file: &Path, cells: &OfFile) -> Result<Loaded> {
         let name = file.display();
         let read =
             cells.read.get_or_init(|| async { read(workshop, file).await.map_err(|error| format!("{error:#}")) });
         let read = read.await.clone().map_err(Error::msg)?;
-        let signed_at = config.pin.check(file, &read.wasm, &read.digest).await;
+        let wasm = locked(&read.wasm).clone();
+        let signed_at = config.pin.check(file, &wasm, &read.digest).await;
         let signed_at = signed_at.with_context(|| format!("{name} is not trusted"))?;
         read.requirements.check(&config.limits, "limits").with_context(|| format!("can't load {name}"))?;
-        let component = cells.component.get_or_init(|| self.component(workshop, &read)).await.clone();
+        let component = cells.component.get_or_init(|| self.component(workshop, &wasm, &read.digest)).await.clone();
         let component = component.map_err(|reason| anyhow!("can't load {name}: {reason}"))?;
         Ok(Loaded { component, signed_at })
     }
 
-    async fn component(&self, workshop: &Workshop, Read { wasm, digest, .. }: &Read) -> Result<Component, String> {
+    async fn component(&self, workshop: &Workshop, wasm: &[u8], digest: &Digest) -> Result<Component, String> {
         if let Some(component) = workshop.sandboxes.find(digest) {
             return Ok(component);
         }
@@ -229,7 +246,8 @@ async fn read(workshop: &Workshop, file: &Path) -> Result<Arc<Read>> {
     let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
     let examined = require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
     let requirements = examined.with_context(|| format!("can't load {name}"))?;
-    Ok(Arc::new(Read { digest: Digest::of(&wasm), wasm, requirements }))
+    let digest = Digest::of(&wasm);
+    Ok(Arc::new(Read { wasm: Mutex::new(Arc::new(wasm)), digest, requirements }))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
