@@ -34,7 +34,8 @@ impl Sandboxes {
         let pool = of_its_own.pool();
         let own = SandboxLimits::default();
         let limits = SandboxLimits {
-            cpu: 2 * TICK,
+            // On a busy machine a call may take long: only the check of the clock has little time.
+            cpu: PATIENCE,
             memory: own.memory.min(pool.memory),
             table_elements: own.table_elements.min(pool.table_elements),
             ..pool.largest()
@@ -57,7 +58,8 @@ struct Check<'a> {
 
 impl Check<'_> {
     async fn clock(&self) -> Result<(), LoadError> {
-        match timeout(PATIENCE, self.call::<_, ()>("spin", ())).await {
+        let limits = SandboxLimits { cpu: 2 * TICK, ..self.limits.clone() };
+        match timeout(PATIENCE, self.call_within::<_, ()>(&limits, "spin", ())).await {
             Ok(Err(trap)) if trap.downcast_ref() == Some(&Trap::Interrupt) => Ok(()),
             Ok(ending) => Err(unprotected(format!("an endless loop is not stopped: {}", text(ending)))),
             Err(_) => Err(unprotected(format!("an endless loop is not stopped within {PATIENCE:?}"))),
@@ -92,9 +94,9 @@ impl Check<'_> {
     async fn pool(&self, slots: usize) -> Result<(), LoadError> {
         let mut held = Vec::new();
         for _ in 0..slots {
-            held.push(self.instance().await.map_err(|error| unprotected(cause(&error)))?);
+            held.push(self.instance(&self.limits).await.map_err(|error| unprotected(cause(&error)))?);
         }
-        match self.instance().await {
+        match self.instance(&self.limits).await {
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Ok(()),
             Err(error) => {
                 let cause = cause(&error);
@@ -109,15 +111,23 @@ impl Check<'_> {
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentNamedList + Lift + Send + Sync + 'static,
     {
-        let (mut store, instance) = self.instance().await?;
+        self.call_within(&self.limits, function, parameters).await
+    }
+
+    async fn call_within<P, R>(&self, limits: &SandboxLimits, function: &str, parameters: P) -> wasmtime::Result<R>
+    where
+        P: ComponentNamedList + Lower + Send + Sync + 'static,
+        R: ComponentNamedList + Lift + Send + Sync + 'static,
+    {
+        let (mut store, instance) = self.instance(limits).await?;
         let function = instance.get_typed_func::<P, R>(&mut store, function)?;
         let cpu = store.data().calls.cpu.clone();
         cpu.count(function.call_async(&mut store, parameters)).await
     }
 
-    async fn instance(&self) -> wasmtime::Result<(Store<State>, Instance)> {
+    async fn instance(&self, limits: &SandboxLimits) -> wasmtime::Result<(Store<State>, Instance)> {
         let turn = Turn::free(self.sandboxes.clone());
-        let mut store = self.sandboxes.new_store(&self.limits, Calls::stage(), turn);
+        let mut store = self.sandboxes.new_store(limits, Calls::stage(), turn);
         let linker = Linker::new(self.sandboxes.engine());
         let instance = linker.instantiate_async(&mut store, &self.component).await?;
         Ok((store, instance))
