@@ -73,24 +73,27 @@ fn a_tenant_that_does_not_load_gets_503_with_a_diff_in_the_report_and_the_others
     let key = tenants.key("good")?;
     let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance (export "initial-cwd" (func)))))"#;
     tenants.write("wasi.wasm", wat::parse_str(wasi)?)?;
+    tenants.write("other.wasm", wat::parse_str(wasi.replace("wasi:cli/environment@0.2.0", "acme:log/log@1.0.0"))?)?;
     tenants.write("nonsense.wasm", "nonsense")?;
     tenants.configure(
         "[tenants.good]\npath = \"/good\"\ndatabase = \"sqlite:good.db\"
          [tenants.wasi]\npath = \"/wasi\"\ndatabase = \"sqlite:good.db\"\ncomponent = \"wasi.wasm\"
+         [tenants.other]\npath = \"/other\"\ndatabase = \"sqlite:good.db\"\ncomponent = \"other.wasm\"
          [tenants.nonsense]\npath = \"/nonsense\"\ndatabase = \"sqlite:good.db\"\ncomponent = \"nonsense.wasm\"
          [tenants.missing]\npath = \"/missing\"\ndatabase = \"sqlite:good.db\"\ncomponent = \"missing.wasm\"
          [tenants.nowhere]\npath = \"/nowhere\"\ndatabase = \"sqlite:no/such/folder.db\"",
     )?;
     let server = tenants.serve()?;
     assert_eq!(server.create_at("/good", &key, "{}")?.status, 201);
-    for tenant in ["wasi", "nonsense", "missing", "nowhere"] {
+    for tenant in ["wasi", "other", "nonsense", "missing", "nowhere"] {
         let answer = server.create_at(&format!("/{tenant}"), &key, "{}")?;
         assert_eq!((answer.status, answer.json()?["error"].as_u64()), (503, Some(503)), "{tenant}");
         assert_eq!(answer.header("retry-after"), Some("1"), "{tenant}");
     }
     let listed = admin(&server, "GET /tenants")?;
     for part in [
-        "+ import wasi:cli/environment@0.2.0",
+        "it imports WASI, which it is not given",
+        "+ import acme:log/log@1.0.0",
         "- export recoup:workspaces/workspaces@1.0.0",
         "not a component that can be compiled",
         "missing.wasm",
