@@ -13,7 +13,7 @@ use crate::{
 /// Limits of a component.
 #[derive(Args)]
 pub(super) struct LimitArguments {
-    /// Limits of the component: a file with the keys that a configuration has for it (wasi, [limits], [pool], [compile])
+    /// Limits of the component: a file with the keys that a configuration has for it (wasi, limits, pool, compile)
     #[arg(long, value_name = "FILE")]
     limits: Option<PathBuf>,
     /// WASI for the component: none, so that one that imports it is refused; or deny, imports that are empty and trap. By
