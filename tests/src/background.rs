@@ -154,7 +154,7 @@ impl Drop for Process {
 }
 
 /// Returns whether the programs are installed, and says on standard error where they are not.
-pub(crate) fn installed(programs: &[&str], package: &str) -> Result<bool> {
+pub fn installed(programs: &[&str], package: &str) -> Result<bool> {
     if location(programs).is_some() { Ok(true) } else { missing(package) }
 }
 

@@ -18,7 +18,7 @@ pub mod postgres;
 mod tenants;
 pub mod trials;
 
-pub use self::background::missing;
+pub use self::background::{installed, missing};
 pub use client::Client;
 pub use open::Open;
 pub use tenants::{Tenants, variant};

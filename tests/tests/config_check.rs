@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use workspaces_host::COMPONENT;
 use workspaces_tests::{
-    Deployment, Tenants,
+    Tenants,
     certificate::{EC, certificate, certificate_at},
     clock, hostile_components,
     postgres::{self, Postgres},
@@ -471,32 +471,4 @@ fn a_file_that_can_not_be_read_and_wrong_usage_have_their_exit_codes() -> Result
     }
     tenants.write("component.wasm", COMPONENT)?;
     require(&tenants, &format!("{TOP}{ACME}"), &[], &[])
-}
-
-#[test]
-fn a_file_of_limits_names_its_mistakes_with_their_places() -> Result<()> {
-    let deployment = Deployment::new(PROGRAM)?;
-    let verify = |text: &str| -> Result<(Option<i32>, String)> {
-        fs::write(deployment.folder().join("limits.toml"), text)?;
-        let output = deployment.output(&["verify", "--limits", "limits.toml", "--inputs", "0"])?;
-        Ok((output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
-    };
-    for (text, part) in [
-        (
-            "[limits]\nmemory = \"64MiB\"\n",
-            "limits.toml:2:10: limits.memory: over 16777216, the limit of the pool (pool.memory)",
-        ),
-        ("[limits]\nmemroy = \"1MiB\"\n", "limits.toml:2:1: limits: unknown key memroy: did you mean memory?"),
-        ("[limits]\nmemories = 9\n", "limits.toml:2:12: limits.memories: over 4"),
-        ("wasi = \"all\"\n", "limits.toml:1:8: wasi"),
-        ("component = \"a.wasm\"\n", "limits.toml:1:1: unknown key component"),
-        ("[limits\n", "limits.toml:1:"),
-    ] {
-        let (code, said) = verify(text)?;
-        assert!(code == Some(2) && said.contains(part), "{text}: {said}");
-    }
-    let good = "wasi = \"deny\"\n[limits]\nmemory = \"64MiB\"\n[pool]\nmemory = \"64MiB\"\n[compile]\ntime = \"1m\"\n";
-    let (code, said) = verify(good)?;
-    assert!(code == Some(0), "{said}");
-    Ok(())
 }

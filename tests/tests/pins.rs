@@ -10,14 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use workspaces_host::{COMPONENT, runtime::Digest};
-use workspaces_tests::{Deployment, Server, Tenants, missing, variant};
+use workspaces_tests::{Deployment, Server, Tenants, installed, variant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
-
-/// Returns whether minisign is there.
-fn has_minisign() -> Result<bool> {
-    Ok(Command::new("minisign").arg("-v").output().is_ok() || missing("minisign")?)
-}
 
 /// Key of minisign, in a folder.
 struct Key<'a> {
@@ -88,7 +83,7 @@ fn a_component_of_another_digest_is_refused_and_the_old_one_serves_on() -> Resul
 
 #[test]
 fn a_component_that_the_key_did_not_sign_is_refused_and_the_old_one_serves_on() -> Result<()> {
-    if !has_minisign()? {
+    if !installed(&["minisign"], "minisign")? {
         return Ok(());
     }
     let tenants = Tenants::new(PROGRAM)?;

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use workspaces_tests::{Answer, Deployment, Server, missing};
+use workspaces_tests::{Answer, Deployment, Server, installed};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
@@ -120,8 +120,7 @@ fn the_processes_that_compile_do_not_get_the_socket() -> Result<()> {
 
 #[test]
 fn systemd_takes_the_units_and_finds_little_exposed() -> Result<()> {
-    let has_systemd = Command::new("systemd-analyze").arg("--version").output().is_ok();
-    if !has_systemd && !missing("systemd")? {
+    if !installed(&["systemd-analyze"], "systemd")? {
         return Ok(());
     }
     let folder = TempDir::new()?;

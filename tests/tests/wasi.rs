@@ -3,20 +3,21 @@
 
 use std::{
     fs::{self, File},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use workspaces_host::{
-    CreateWorkspaceRequest,
+    CreateWorkspaceRequest, Workspaces,
     harness::Verify,
     runtime::{
-        Pool, SandboxLimits, Sandboxes, Wasi,
+        LoadError, Pool, SandboxLimits, Sandboxes, Wasi,
         script::{Answer, Call, Ending, Exchange, Played, Replies, Reply},
     },
+    storage::sqlite::Sqlite,
 };
-use workspaces_tests::{Deployment, Server, Tenants, built::build, hostile_components::Module};
+use workspaces_tests::{Deployment, Open, Server, Tenants, built::build, hostile_components::Module};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
@@ -162,6 +163,24 @@ fn a_tenant_gives_wasi_and_another_one_with_the_same_component_does_not() -> Res
     let checked = tenants.deployment().output(&["config", "check", "gateway.toml"])?;
     let said = String::from_utf8_lossy(&checked.stdout).into_owned() + &String::from_utf8_lossy(&checked.stderr);
     assert!(!checked.status.success() && said.contains("gateway.toml:6:8: tenants.given.wasi"), "{said}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_takes_no_component_over_the_limits() -> Result<()> {
+    let sandboxes = sandboxes()?;
+    let database = Arc::new(Sqlite::in_memory()?);
+    let workspaces = |limits| {
+        let builder = Workspaces::builder(database.clone(), Arc::new(Open)).sandboxes(sandboxes.clone());
+        builder.limits(limits).build()
+    };
+    let component = sandboxes.compile(&component()?)?;
+    let (given, not) = (workspaces(denied())?, workspaces(SandboxLimits::default())?);
+    let refused = not.swap(component.clone()).await;
+    assert!(refused.as_ref().is_err_and(|reason| reason.contains("imports WASI")), "{refused:?}");
+    let small = workspaces(SandboxLimits { core_instances: 1, ..SandboxLimits::default() });
+    assert!(matches!(small, Err(LoadError::Needs(_))), "the built-in component has more");
+    given.swap(component).await.map_err(anyhow::Error::msg)?;
     Ok(())
 }
 

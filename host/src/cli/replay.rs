@@ -7,8 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use super::limits::LimitArguments;
-use super::verify::{NotLoaded, read_component, without_verdict};
+use super::{
+    limits::LimitArguments,
+    verify::{NotLoaded, read_component, without_verdict},
+};
 use crate::{
     COMPONENT,
     files::{self, Limit},

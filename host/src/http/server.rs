@@ -191,7 +191,9 @@ where
     let has_begun = Arc::new(AtomicBool::new(false));
     let begins = has_begun.clone();
     let stream = InspectReader::new(stream, move |bytes: &[u8]| {
-        begins.fetch_or(!bytes.is_empty(), Relaxed);
+        if !bytes.is_empty() {
+            begins.store(true, Relaxed);
+        }
     });
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_TIMEOUT));

@@ -183,7 +183,7 @@ impl Workspaces {
     ///
     /// # Errors
     ///
-    /// What it did wrong on the stage; the component in use stays.
+    /// Requirements that the limits do not allow, or what it did wrong on the stage; the component in use stays.
     pub async fn swap(&self, component: Component) -> Result<(), String> {
         self.try_out(&component).await?;
         self.runtime.swap(component);
@@ -201,6 +201,7 @@ impl Workspaces {
 
     /// Has a component answer some requests, or all those of the harness where components have to be verified.
     async fn try_out(&self, component: &Component) -> Result<(), String> {
+        self.runtime.admit(component).map_err(|error| error.to_string())?;
         #[cfg(feature = "harness")]
         if self.requires_verified {
             return harness::gate(&self.runtime, component).await;

@@ -142,6 +142,15 @@ impl Runtime {
         self.component.current()
     }
 
+    /// Checks that the limits allow what a component requires.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Needs`] or [`LoadError::Wasi`].
+    pub(crate) fn admit(&self, component: &Component) -> Result<(), LoadError> {
+        component.requirements().check(&self.limits, "limits")
+    }
+
     /// Gives requests another component from now on; those in progress finish with theirs. Takes it back where it does
     /// badly with its first requests.
     pub(crate) fn swap(&self, component: Component) {

@@ -120,7 +120,7 @@ impl Requirements {
                 }
                 _ => {}
             }
-            read(payload, &mut scopes)?;
+            add_section(payload, &mut scopes)?;
         }
         Ok(requirements)
     }
@@ -163,7 +163,7 @@ fn push(parts: &mut Vec<Needs>, needs: Needs) {
 }
 
 /// Adds a section to the innermost scope.
-fn read(payload: Payload<'_>, scopes: &mut [Scope]) -> Result<(), BinaryReaderError> {
+fn add_section(payload: Payload<'_>, scopes: &mut [Scope]) -> Result<(), BinaryReaderError> {
     let Some((scope, outer)) = scopes.split_last_mut() else { return Ok(()) };
     let part = |parts: &[Needs], index: u32| parts.get(index as usize).copied().unwrap_or_default();
     match payload {

@@ -59,7 +59,7 @@ struct Check<'a> {
 impl Check<'_> {
     async fn clock(&self) -> Result<(), LoadError> {
         let limits = SandboxLimits { cpu: 2 * TICK, ..self.limits.clone() };
-        match timeout(PATIENCE, self.call_within::<_, ()>(&limits, "spin", ())).await {
+        match timeout(PATIENCE, self.call::<_, ()>(&limits, "spin", ())).await {
             Ok(Err(trap)) if trap.downcast_ref() == Some(&Trap::Interrupt) => Ok(()),
             Ok(ending) => Err(unprotected(format!("an endless loop is not stopped: {}", text(ending)))),
             Err(_) => Err(unprotected(format!("an endless loop is not stopped within {PATIENCE:?}"))),
@@ -67,7 +67,7 @@ impl Check<'_> {
     }
 
     async fn stack(&self) -> Result<(), LoadError> {
-        match self.call::<_, ()>("recurse", ()).await {
+        match self.call::<_, ()>(&self.limits, "recurse", ()).await {
             Err(trap) if trap.downcast_ref() == Some(&Trap::StackOverflow) => Ok(()),
             ending => Err(unprotected(format!("endless recursion is not stopped: {}", text(ending)))),
         }
@@ -83,7 +83,7 @@ impl Check<'_> {
             ("extend", elements.saturating_sub(1), true),
             ("extend", elements, false),
         ] {
-            match self.call::<_, (bool,)>(function, (more,)).await {
+            match self.call::<_, (bool,)>(&self.limits, function, (more,)).await {
                 Ok((got,)) if got == allowed => {}
                 ending => return Err(unprotected(format!("{function} by {more} ends with {}", text(ending)))),
             }
@@ -106,15 +106,7 @@ impl Check<'_> {
         }
     }
 
-    async fn call<P, R>(&self, function: &str, parameters: P) -> wasmtime::Result<R>
-    where
-        P: ComponentNamedList + Lower + Send + Sync + 'static,
-        R: ComponentNamedList + Lift + Send + Sync + 'static,
-    {
-        self.call_within(&self.limits, function, parameters).await
-    }
-
-    async fn call_within<P, R>(&self, limits: &SandboxLimits, function: &str, parameters: P) -> wasmtime::Result<R>
+    async fn call<P, R>(&self, limits: &SandboxLimits, function: &str, parameters: P) -> wasmtime::Result<R>
     where
         P: ComponentNamedList + Lower + Send + Sync + 'static,
         R: ComponentNamedList + Lift + Send + Sync + 'static,

@@ -74,6 +74,13 @@ struct Means {
     signed: Mutex<HashMap<String, SignedAt>>,
 }
 
+impl Means {
+    /// Returns the times at which the components of tenants were signed.
+    fn signed(&self) -> MutexGuard<'_, HashMap<String, SignedAt>> {
+        self.signed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Outcome of loading one tenant.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TenantReport {
@@ -185,7 +192,7 @@ impl Loader {
         let names: HashSet<_> = configs.iter().map(|config| config.name.clone()).collect();
         for tenant in self.names.difference(&names) {
             self.means.metrics.forget(tenant);
-            self.means.signed.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+            self.means.signed().remove(tenant);
             reports.push(TenantReport { tenant: tenant.clone(), outcome: LoadOutcome::Removed, reason: None });
         }
         (self.tenants, self.names) = (loaded, names);
@@ -221,21 +228,16 @@ impl Load {
         }
         let (database, components::Loaded { component, signed_at }) =
             try_join!(self.database(&config.database), self.components.load(&self.means.workshop, &config))?;
-        let (name, newest) = (config.name.clone(), self.signed().get(&config.name).copied());
+        let (name, newest) = (config.name.clone(), self.means.signed().get(&config.name).copied());
         let is_older = signed_at.zip(newest).is_some_and(|(signed_at, newest)| signed_at < newest);
         ensure!(!is_older, "the component was signed before the one that is served, and is not taken");
         let set_up = timeout(SET_UP_TIMEOUT, self.set_up(config, before, database, component)).await;
         let set_up = set_up.with_context(|| format!("the tenant was not set up within {SET_UP_TIMEOUT:?}"))??;
         match signed_at {
-            Some(time) => self.signed().insert(name, time),
-            None => self.signed().remove(&name),
+            Some(time) => self.means.signed().insert(name, time),
+            None => self.means.signed().remove(&name),
         };
         Ok(set_up)
-    }
-
-    /// Returns the times at which the components of tenants were signed.
-    fn signed(&self) -> MutexGuard<'_, HashMap<String, SignedAt>> {
-        self.means.signed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn set_up(

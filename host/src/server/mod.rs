@@ -93,7 +93,7 @@ pub(crate) async fn run(source: Source, metrics: Metrics) -> Result<()> {
     let files = open_files();
 
     let inherited = inherited()?;
-    let waits = inherited.is_some();
+    let is_inherited = inherited.is_some();
     let listener = match inherited {
         Some(listener) => listener,
         None => bind(config.listen.unwrap_or(LISTEN), "--listen").await?,
@@ -131,8 +131,8 @@ pub(crate) async fn run(source: Source, metrics: Metrics) -> Result<()> {
 
     let routes = http::gateway(tenants.clone(), RouteOptions { docs: config.docs });
     let serving = async {
-        // The service manager's socket keeps connections until there is who answers them.
-        if waits {
+        // Connections wait in the queue of the service manager's socket until a tenant is loaded.
+        if is_inherited {
             tokio::select! {
                 () = addresses.announced.notified() => {}
                 () = &mut shutdown => return true,

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use minisign_verify::{PublicKey, Signature};
+use tokio::task::block_in_place;
 
 use crate::{
     files::{self, Limit},
@@ -43,20 +44,15 @@ impl FromStr for PinnedDigest {
 
 /// Public key of minisign, from its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Signer(String);
-
-impl Signer {
-    fn key(text: &str) -> Result<PublicKey, String> {
-        PublicKey::from_base64(text)
-            .map_err(|_| "no public key of minisign: give the line of 56 letters that its .pub file ends with".into())
-    }
-}
+pub(crate) struct Signer(PublicKey);
 
 impl FromStr for Signer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::key(text).map(|_| Self(text.to_owned()))
+        PublicKey::from_base64(text)
+            .map(Self)
+            .map_err(|_| "no public key of minisign: give the line of 56 letters that its .pub file ends with".into())
     }
 }
 
@@ -90,11 +86,13 @@ impl Pin {
             _ => anyhow!("can't read {name}: {error}"),
         })?;
         let signature = Signature::decode(&text).map_err(|_| anyhow!("{name} is no signature of minisign"))?;
-        let key = Signer::key(key).map_err(anyhow::Error::msg)?;
-        key.verify(wasm, &signature, false)
+        // The whole file is hashed, which takes a large one some time.
+        block_in_place(|| key.verify(wasm, &signature, false))
             .map_err(|error| anyhow!("{name} does not show that the key of the configuration signed it: {error}"))?;
         signed_at(signature.trusted_comment()).map(Some).with_context(|| {
-            format!("the trusted comment in {name} has no time: sign with minisign's own, or with one that has `timestamp:SECONDS`")
+            format!(
+                "the trusted comment in {name} has no time: sign without -t, or give -t a text with timestamp:SECONDS"
+            )
         })
     }
 }

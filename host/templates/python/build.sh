@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds component.wasm. It takes Python 3.10 or newer, with pip and venv.
+# Builds component.wasm. It takes Python 3 with pip and venv.
 set -eu
 cd "$(dirname "$0")"
 if [ ! -x venv/bin/componentize-py ]; then
