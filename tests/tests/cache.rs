@@ -42,6 +42,13 @@ impl Scene {
         Ok(server)
     }
 
+    /// Serves a component until the cache holds just these, and returns their files.
+    fn fill(&self, component: Option<&[u8]>, further: &str, held: &[&[u8]]) -> Result<Vec<PathBuf>> {
+        // A server that is killed may not have written yet.
+        let _server = self.serve(component, TIME, further)?;
+        self.wait_for(held)
+    }
+
     fn start(&self, component: Option<&[u8]>, time: &str, further: &str) -> Result<Server> {
         let file = component.map_or("", |_| "component = \"component.wasm\"");
         if let Some(component) = component {
@@ -94,8 +101,7 @@ fn a_component_is_compiled_once_and_then_read_from_the_cache() -> Result<()> {
     let uncached = scene.start(Some(&component), NO_TIME, "");
     ensure!(uncached.is_err(), "it is compiled in no time");
     ensure!(scene.log()?.contains("compile.time"), "{}", scene.log()?);
-    drop(scene.serve(Some(&component), TIME, "")?);
-    scene.wait_for(&[&component])?;
+    scene.fill(Some(&component), "", &[&component])?;
     for _ in 0..2 {
         drop(scene.serve(Some(&component), NO_TIME, "")?);
         assert_eq!(scene.log()?, "");
@@ -106,8 +112,7 @@ fn a_component_is_compiled_once_and_then_read_from_the_cache() -> Result<()> {
 #[test]
 fn the_built_in_component_is_read_from_the_cache_and_not_where_it_was_changed() -> Result<()> {
     let scene = Scene::new()?;
-    drop(scene.serve(None, TIME, "")?);
-    let file = scene.wait_for(&[COMPONENT])?.remove(0);
+    let file = scene.fill(None, "", &[COMPONENT])?.remove(0);
     let (code, long_ago) = (fs::read(&file)?, std::time::SystemTime::UNIX_EPOCH);
     File::options().append(true).open(&file)?.set_modified(long_ago)?;
     drop(scene.serve(None, TIME, "")?);
@@ -122,18 +127,15 @@ fn the_built_in_component_is_read_from_the_cache_and_not_where_it_was_changed() 
 #[test]
 fn a_cached_component_is_compiled_again_unless_each_byte_is_what_this_host_wrote_for_it() -> Result<()> {
     let (scene, component, other) = (Scene::new()?, variant(b"one"), variant(b"two"));
-    drop(scene.serve(Some(&other), TIME, "")?);
-    let of_other = fs::read(&scene.wait_for(&[&other])?[0])?;
-    drop(scene.serve(Some(&component), TIME, "")?);
-    let files = scene.wait_for(&[&component, &other])?;
+    let of_other = fs::read(&scene.fill(Some(&other), "", &[&other])?[0])?;
+    let files = scene.fill(Some(&component), "", &[&component, &other])?;
     let digest = Digest::of(&component);
     let is_its = |file: &&PathBuf| file.to_string_lossy().contains(digest.as_str());
     let file = files.iter().find(is_its).context("no file")?;
     let code = fs::read(file)?;
 
     let elsewhere = Scene::new()?;
-    drop(elsewhere.serve(Some(&component), TIME, "")?);
-    let of_another_key = fs::read(&elsewhere.wait_for(&[&component])?[0])?;
+    let of_another_key = fs::read(&elsewhere.fill(Some(&component), "", &[&component])?[0])?;
     ensure!(of_another_key.len() == code.len() && of_another_key != code, "both caches have one key");
 
     let flipped = |at: usize| {
@@ -152,7 +154,7 @@ fn a_cached_component_is_compiled_again_unless_each_byte_is_what_this_host_wrote
         ("another host's", of_another_key),
     ] {
         fs::write(file, &changed)?;
-        drop(scene.serve(Some(&component), TIME, "").with_context(|| what)?);
+        let _server = scene.serve(Some(&component), TIME, "").with_context(|| what)?;
         let log = scene.log()?;
         ensure!(log.lines().count() == 1 && log.contains("compiled again"), "{what}: {log}");
         let end = Instant::now() + Duration::from_secs(60);
@@ -169,19 +171,15 @@ fn a_cached_component_is_compiled_again_unless_each_byte_is_what_this_host_wrote
 fn the_cache_is_held_to_its_size_and_forgets_what_was_not_used_for_longest() -> Result<()> {
     let scene = Scene::new()?;
     let components = [b"0", b"1", b"2", b"3"].map(|text| variant(text));
-    drop(scene.serve(Some(&components[0]), TIME, "")?);
-    let bytes = fs::metadata(&scene.wait_for(&[&components[0]])?[0])?.len();
+    let bytes = fs::metadata(&scene.fill(Some(&components[0]), "", &[&components[0]])?[0])?.len();
     // Room for two and a half.
     let size = format!("compile.cache-size = \"{}B\"", bytes * 5 / 2);
-    drop(scene.serve(Some(&components[1]), TIME, &size)?);
-    scene.wait_for(&[&components[0], &components[1]])?;
+    scene.fill(Some(&components[1]), &size, &[&components[0], &components[1]])?;
     // The first is used once more.
     drop(scene.serve(Some(&components[0]), NO_TIME, &size)?);
-    drop(scene.serve(Some(&components[2]), TIME, &size)?);
-    scene.wait_for(&[&components[0], &components[2]])?;
+    scene.fill(Some(&components[2]), &size, &[&components[0], &components[2]])?;
     // What is larger than all of it is not kept.
-    drop(scene.serve(Some(&components[3]), TIME, "compile.cache-size = \"1KiB\"")?);
-    scene.wait_for(&[&components[0], &components[2]])?;
+    scene.fill(Some(&components[3]), "compile.cache-size = \"1KiB\"", &[&components[0], &components[2]])?;
     Ok(())
 }
 
@@ -192,18 +190,20 @@ fn several_hosts_share_a_cache_from_the_start() -> Result<()> {
     fs::remove_dir_all(scene.path("cache"))?;
     let text = fs::read_to_string(scene.path("gateway.toml"))?.replace(NO_TIME, TIME);
     fs::write(scene.path("gateway.toml"), text)?;
-    thread::scope(|scope| {
+    let hosts = thread::scope(|scope| {
         let start = || {
             let mut command = scene.tenants.deployment().server(&["--config", "gateway.toml"]);
             let server = Server::start(&mut command)?;
             let answer = server.create(&scene.key, "{}")?;
             ensure!(answer.status == 201, "{answer:?}");
-            Ok(())
+            Ok(server)
         };
         let hosts = [(); 4].map(|()| scope.spawn(start));
-        hosts.into_iter().try_for_each(|host| host.join().map_err(|_| anyhow::anyhow!("panicked"))?)
+        let hosts = hosts.into_iter().map(|host| host.join().map_err(|_| anyhow::anyhow!("panicked"))?);
+        hosts.collect::<Result<Vec<_>>>()
     })?;
     scene.wait_for(&[&component])?;
+    drop(hosts);
     drop(scene.serve(Some(&component), NO_TIME, "")?);
     Ok(())
 }
