@@ -9,41 +9,29 @@ use std::{
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// Variable that has the component compiled; `.cargo/config.toml` sets it for this workspace alone.
+/// Variable that has the component compiled unless it is empty; `.cargo/config.toml` sets it for this workspace alone.
 const BUILD: &str = "WORKSPACES_BUILD_COMPONENT";
 
 fn main() {
-    let out = PathBuf::from(variable("OUT_DIR"));
     let own = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
-    self_check(&own, &out);
     println!("cargo::rerun-if-env-changed={BUILD}");
     let component = match env::var_os(BUILD) {
-        Some(_) => compiled(&own.join(".."), &out),
-        None => own.join("component.wasm"),
+        Some(build) if !build.is_empty() => compiled(&own.join("..")),
+        _ => own.join("component.wasm"),
     };
     println!("cargo::rerun-if-changed={}", component.display());
     println!("cargo::rustc-env=WORKSPACES_COMPONENT={}", component.display());
 }
 
-/// Makes the component of the self-check.
-fn self_check(own: &Path, out: &Path) {
-    let check = own.join("src/runtime/self_check.wat");
-    println!("cargo::rerun-if-changed={}", check.display());
-    let wasm = wat::parse_file(&check).unwrap_or_else(|error| fail(&error.to_string()));
-    if let Err(error) = std::fs::write(out.join("self_check.wasm"), wasm) {
-        fail(&format!("the self-check could not be written: {error}"));
-    }
-}
-
 /// Compiles the guest of a workspace.
-fn compiled(root: &Path, out: &Path) -> PathBuf {
+fn compiled(root: &Path) -> PathBuf {
     for path in ["guest/src", "guest/build.rs", "guest/Cargo.toml", "guest/kit", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
 
     require_target();
     // A target directory of its own: the one in use is locked by the cargo that runs this.
-    let target_dir = out.join("guest");
+    let target_dir = PathBuf::from(variable("OUT_DIR")).join("guest");
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .current_dir(root)

@@ -25,6 +25,16 @@ fn the_component_in_the_package_is_the_one_of_these_sources() {
     );
 }
 
+#[test]
+fn the_component_of_the_self_check_is_its_text() -> Result<()> {
+    let assembled = wat::parse_str(include_str!("../../host/src/runtime/self_check.wat"))?;
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("self_check.wasm");
+    fs::write(&path, &assembled)?;
+    let kept: &[u8] = include_bytes!("../../host/src/runtime/self_check.wasm");
+    ensure!(kept == assembled, "host/src/runtime/self_check.wasm is of another text: copy {} there", path.display());
+    Ok(())
+}
+
 /// Runs cargo outside of the workspace. The settings of this one's configuration are not passed on.
 fn cargo(folder: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(env!("CARGO"));
