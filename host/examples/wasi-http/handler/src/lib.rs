@@ -46,7 +46,7 @@ mod component {
         }
     }
 
-    /// What is answered in place of a workspace.
+    /// Answer in place of a workspace.
     struct Refusal {
         status: u16,
         headers: &'static [(&'static str, &'static str)],
