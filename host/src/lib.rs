@@ -41,13 +41,14 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `cli` | yes | the program `workspaces`, with all of the following but `otlp` |
+//! | `cli` | yes | the program `workspaces`, with all of the following but `oci` and `otlp` |
 //! | `sqlite` | by `cli` | [`storage::sqlite`](storage) |
 //! | `postgres` | by `cli` | [`storage::postgres`](storage) |
 //! | `jwt` | by `cli` | bearer tokens of an identity provider |
 //! | `tls` | by `cli` | TLS for the listener |
 //! | `docs` | by `cli` | the page of the API at `/docs/` |
 //! | `harness` | by `cli` | the judge of components |
+//! | `oci` | no | components in registries, for the program |
 //! | `otlp` | no | the program's traces, sent to a collector |
 //!
 //! An embedder switches `cli` off (`default-features = false`) and names the features that it uses.

@@ -11,6 +11,7 @@ pub mod composed;
 pub mod conformance;
 pub mod disk;
 pub mod hostile_components;
+pub mod minisign;
 pub mod mutants;
 mod open;
 pub mod patroni;

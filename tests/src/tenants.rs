@@ -75,7 +75,15 @@ impl Tenants {
     ///
     /// Where it does not come to listen.
     pub fn serve(&self) -> Result<Server> {
-        let server = self.serve_soon()?;
+        Self::loaded(self.serve_soon()?)
+    }
+
+    /// Waits until each tenant of a server is loaded or has failed.
+    ///
+    /// # Errors
+    ///
+    /// Where that takes too long.
+    pub fn loaded(server: Server) -> Result<Server> {
         let deadline = Instant::now() + Duration::from_secs(60);
         while String::from_utf8_lossy(&server.ask_admin("GET", "/tenants", &[])?.body).contains("being loaded") {
             ensure!(Instant::now() < deadline, "a tenant is still being loaded");

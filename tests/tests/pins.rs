@@ -1,48 +1,18 @@
 //! Components that are pinned to a digest, or to who signed them.
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{fs, process::Output};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use workspaces_host::{COMPONENT, runtime::Digest};
-use workspaces_tests::{Deployment, Server, Tenants, installed, variant};
+use workspaces_tests::{
+    Deployment, Server, Tenants, installed,
+    minisign::{Key, minisign},
+    variant,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
-
-/// Key of minisign, in a folder.
-struct Key<'a> {
-    folder: &'a Path,
-    name: &'static str,
-    /// Text of the public key.
-    public: String,
-}
-
-impl<'a> Key<'a> {
-    fn new(folder: &'a Path, name: &'static str) -> Result<Self> {
-        let (secret, public) = (format!("{name}.key"), format!("{name}.pub"));
-        minisign(folder, &["-G", "-W", "-p", &public, "-s", &secret])?;
-        let text = fs::read_to_string(folder.join(public))?;
-        let public = text.lines().last().context("no key")?.to_owned();
-        Ok(Self { folder, name, public })
-    }
-
-    /// Signs a file at a time.
-    fn sign(&self, file: &str, time: u64) -> Result<()> {
-        let (secret, comment) = (format!("{}.key", self.name), format!("timestamp:{time}\tfile:{file}"));
-        minisign(self.folder, &["-S", "-s", &secret, "-m", file, "-t", &comment])
-    }
-}
-
-fn minisign(folder: &Path, arguments: &[&str]) -> Result<()> {
-    let output = Command::new("minisign").args(arguments).current_dir(folder).output()?;
-    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
 
 fn configuration(component: &str) -> String {
     format!("[tenants.acme]\ndatabase = \"sqlite:acme.db\"\ncomponent = {component}\n")
@@ -143,6 +113,7 @@ fn pins_that_are_none_are_errors_of_the_configuration_and_of_the_options() -> Re
         ("{ file = \"acme.wasm\", sined-by = \"me\" }", "sined-by"),
         ("{ digest = \"sha256:12\" }", "file"),
         ("7", "a file in quotes"),
+        ("{ file = \"acme.wasm\", oci = \"localhost:5000/acme:1\" }", "build it with --features oci"),
     ] {
         tenants.configure(&configuration(component))?;
         let output = tenants.deployment().output(&["config", "check", "gateway.toml"])?;

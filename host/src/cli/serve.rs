@@ -240,6 +240,7 @@ impl Serve {
             hosts: Vec::new(),
             path: String::new(),
             component: self.component.clone(),
+            image: None,
             pin: Pin { digest: self.component_digest.clone(), signed_by: self.component_key.clone() },
             require_verified: false,
             record: self.record.as_ref().map(|record| RecordConfig {

@@ -154,11 +154,11 @@ impl Cache {
 }
 
 /// File that is being written; removed when it is dropped, unless it has another name by then.
-struct Unfinished(PathBuf);
+pub(super) struct Unfinished(pub(super) PathBuf);
 
 impl Unfinished {
     /// Writes a file that this user alone can read.
-    fn new(folder: &Path, parts: &[&[u8]]) -> io::Result<Self> {
+    pub(super) fn new(folder: &Path, parts: &[&[u8]]) -> io::Result<Self> {
         let unfinished = Self(folder.join(format!("{UNFINISHED}{}", Uuid::now_v7())));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished.0)?;
         for part in parts {

@@ -8,7 +8,7 @@ use tokio::{sync::OnceCell, task::JoinSet, time::timeout};
 
 use super::{
     address::AdminAddress,
-    components::{Components, Once, Workshop},
+    components::{Components, Images, Once, Workshop},
     config::{Config, DatabaseConfig, TenantConfig},
     config_file::{Document, Finding, Severity},
     database::open_database,
@@ -108,7 +108,8 @@ async fn tenants(config: &Config, offline: bool) -> Vec<Remark> {
         Err(error) => return vec![(path(&["pool"]), Severity::Error, error.to_string())],
     };
     let databases = config.tenants.iter().map(|tenant| (tenant.database.clone(), OnceCell::new())).collect();
-    let components = Components::new(config.compiler, &config.tenants);
+    let components =
+        Components::new(config.compiler, &config.tenants, if offline { Images::Load } else { Images::Pull });
     let shared = Arc::new(Shared { offline, workshop: Workshop::new(sandboxes, None), components, databases });
     let mut checks = JoinSet::new();
     for (number, tenant) in config.tenants.iter().cloned().enumerate() {

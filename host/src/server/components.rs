@@ -22,7 +22,8 @@ use super::{
     cache::Cache,
     compiler::{Compiler, NotCompiled, component_file, require_component},
     config::TenantConfig,
-    pin::SignedAt,
+    image::{Image, Kept, Pulled},
+    pin::{SignatureText, SignedAt},
 };
 use crate::{
     COMPONENT, files,
@@ -109,6 +110,8 @@ pub(super) type Once<T> = OnceCell<Result<T, String>>;
 /// Component of a file.
 #[derive(Default)]
 struct OfFile {
+    /// Image that the file is pulled from.
+    image: Option<Image>,
     read: Once<Arc<Read>>,
     component: Once<Component>,
     /// Number of tenants that load it, and have not ended.
@@ -119,6 +122,9 @@ struct OfFile {
 struct Read {
     /// Empty when no tenant needs it any more: a load of many files keeps no more of them than it has to.
     wasm: Mutex<Arc<Vec<u8>>>,
+    signature: SignatureText,
+    /// It is of an image, and the file may be another one.
+    is_pulled: bool,
     digest: Digest,
     requirements: Requirements,
 }
@@ -128,11 +134,25 @@ pub(super) struct Loaded {
     pub(super) component: Component,
     /// Time of its signature, where the tenant requires one.
     pub(super) signed_at: Option<SignedAt>,
+    /// What was pulled, to be kept when the component serves.
+    pub(super) pulled: Option<Kept>,
+}
+
+/// Use of images, and of the files that they were pulled into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Images {
+    /// Each is pulled.
+    Pull,
+    /// Each is pulled. Where that fails the file of an earlier time is loaded: a host starts without the registry.
+    PullOrLoad,
+    /// None is pulled, and the files are loaded.
+    Load,
 }
 
 /// Components of one load.
 pub(super) struct Components {
     compiler: Compiler,
+    images: Images,
     built_in: Once<Component>,
     files: HashMap<PathBuf, OfFile>,
     /// Components that had to be compiled.
@@ -140,12 +160,15 @@ pub(super) struct Components {
 }
 
 impl Components {
-    pub(super) fn new(compiler: Compiler, configs: &[TenantConfig]) -> Self {
+    pub(super) fn new(compiler: Compiler, configs: &[TenantConfig], images: Images) -> Self {
         let mut files = HashMap::<_, OfFile>::new();
-        for file in configs.iter().filter_map(|config| config.component.clone()) {
-            files.entry(file).or_default().users.fetch_add(1, Relaxed);
+        for config in configs {
+            let Some(file) = config.component.clone() else { continue };
+            let of_file = files.entry(file).or_default();
+            of_file.image.clone_from(&config.image);
+            of_file.users.fetch_add(1, Relaxed);
         }
-        Self { compiler, built_in: OnceCell::new(), files, compiled: Mutex::default() }
+        Self { compiler, images, built_in: OnceCell::new(), files, compiled: Mutex::default() }
     }
 
     /// Loads the component of a tenant: of a file, or the built-in one. Each is compiled once, and only if it is the one that
@@ -154,7 +177,7 @@ impl Components {
         let Some(file) = &config.component else {
             let built_in = || async { workshop.built_in().await.map_err(|error| format!("{error:#}")) };
             let component = self.built_in.get_or_init(built_in).await.clone().map_err(Error::msg)?;
-            return Ok(Loaded { component, signed_at: None });
+            return Ok(Loaded { component, signed_at: None, pulled: None });
         };
         let cells = self.files.get(file).context("not a component of this load")?;
         let loaded = self.of_file(workshop, config, file, cells).await;
@@ -166,16 +189,20 @@ impl Components {
 
     async fn of_file(&self, workshop: &Workshop, config: &TenantConfig, file: &Path, cells: &OfFile) -> Result<Loaded> {
         let name = file.display();
-        let read =
-            cells.read.get_or_init(|| async { read(workshop, file).await.map_err(|error| format!("{error:#}")) });
-        let read = read.await.clone().map_err(Error::msg)?;
+        let read = || async {
+            read(workshop, file, cells.image.as_ref(), self.images).await.map_err(|error| format!("{error:#}"))
+        };
+        let read = cells.read.get_or_init(read).await.clone().map_err(Error::msg)?;
         let wasm = locked(&read.wasm).clone();
-        let signed_at = config.pin.check(file, &wasm, &read.digest).await;
+        // The whole component is hashed, which takes a large one some time.
+        let signed_at = block_in_place(|| config.pin.check(&wasm, &read.digest, &read.signature));
         let signed_at = signed_at.with_context(|| format!("{name} is not trusted"))?;
         read.requirements.check(&config.limits, "limits").with_context(|| format!("can't load {name}"))?;
         let component = cells.component.get_or_init(|| self.component(workshop, &wasm, &read.digest)).await.clone();
         let component = component.map_err(|reason| anyhow!("can't load {name}: {reason}"))?;
-        Ok(Loaded { component, signed_at })
+        let signature = read.signature.text.as_ref().ok();
+        let pulled = read.is_pulled.then(|| Kept { file: file.to_owned(), signature: signature.cloned(), wasm });
+        Ok(Loaded { component, signed_at, pulled })
     }
 
     async fn component(&self, workshop: &Workshop, wasm: &[u8], digest: &Digest) -> Result<Component, String> {
@@ -239,15 +266,38 @@ impl Components {
 }
 
 /// Reads a component, and checks its needs against the pool.
-async fn read(workshop: &Workshop, file: &Path) -> Result<Arc<Read>> {
+async fn read(workshop: &Workshop, file: &Path, image: Option<&Image>, images: Images) -> Result<Arc<Read>> {
     let (name, pool) = (file.display(), workshop.sandboxes.pool().clone());
-    let (path, limit) = (file.to_owned(), component_file(pool.component_size));
-    let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
-    let wasm = wasm.with_context(|| format!("can't read the component {name}"))?;
+    let pulled = match image {
+        Some(image) if images != Images::Load => pull(image, file, images, pool.component_size).await?,
+        _ => None,
+    };
+    let is_pulled = pulled.is_some();
+    let (wasm, signature) = match pulled {
+        Some(Pulled { wasm, signature }) => (wasm, signature),
+        None => {
+            let (path, limit) = (file.to_owned(), component_file(pool.component_size));
+            let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
+            (wasm.with_context(|| format!("can't read the component {name}"))?, SignatureText::beside(file).await)
+        }
+    };
     let examined = require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
     let requirements = examined.with_context(|| format!("can't load {name}"))?;
     let digest = Digest::of(&wasm);
-    Ok(Arc::new(Read { wasm: Mutex::new(Arc::new(wasm)), digest, requirements }))
+    Ok(Arc::new(Read { wasm: Mutex::new(Arc::new(wasm)), signature, is_pulled, digest, requirements }))
+}
+
+/// Pulls a component; `None` where the file is to be loaded in its place.
+async fn pull(image: &Image, file: &Path, images: Images, most: usize) -> Result<Option<Pulled>> {
+    match image.pull(most).await {
+        Ok(pulled) => Ok(Some(pulled)),
+        Err(error) if images == Images::PullOrLoad && file.exists() => {
+            let (file, error) = (file.display(), format!("{error:#}"));
+            tracing::warn!(%image, %file, %error, "image not pulled, the file of the last one is loaded");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("can't pull {image}")),
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,10 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{address::AdminAddress, bundles::RecordConfig, cache::CacheConfig, compiler::Compiler, pin::Pin, secret};
+use super::{
+    address::AdminAddress, bundles::RecordConfig, cache::CacheConfig, compiler::Compiler, image::Image, pin::Pin,
+    secret,
+};
 use crate::{
     TenantShare, Workspaces,
     auth::jwt::{self, KeySource},
@@ -66,6 +69,8 @@ pub(crate) struct TenantConfig {
     pub(crate) path: String,
     /// The built-in one where there is none.
     pub(crate) component: Option<PathBuf>,
+    /// Image that the component's file is pulled from at each load.
+    pub(crate) image: Option<Image>,
     /// Digest and signature that the component has to have.
     pub(crate) pin: Pin,
     /// The harness judges a component before it serves.

@@ -21,7 +21,7 @@ use super::{
     bundles::BundleWriter,
     cache::Cache,
     compiler::Compiler,
-    components::{self, Components, Once, Workshop},
+    components::{self, Components, Images, Once, Workshop},
     config::{DatabaseConfig, TenantConfig, TokenConfig},
     database::open_database,
     pepper::key_names,
@@ -215,10 +215,12 @@ impl Load {
             let opened = loader.databases.get(&config.database).cloned().map(Ok);
             (config.database.clone(), OnceCell::new_with(opened))
         };
+        let is_start = loader.names.is_empty();
+        let images = if is_start { Images::PullOrLoad } else { Images::Pull };
         Self {
             means: loader.means.clone(),
             databases: configs.iter().map(database).collect(),
-            components: Components::new(loader.compiler, configs),
+            components: Components::new(loader.compiler, configs, images),
         }
     }
 
@@ -226,7 +228,7 @@ impl Load {
         if let Some(tokens) = &mut config.tokens {
             tokens.read().await;
         }
-        let (database, components::Loaded { component, signed_at }) =
+        let (database, components::Loaded { component, signed_at, pulled }) =
             try_join!(self.database(&config.database), self.components.load(&self.means.workshop, &config))?;
         let (name, newest) = (config.name.clone(), self.means.signed().get(&config.name).copied());
         let is_older = signed_at.zip(newest).is_some_and(|(signed_at, newest)| signed_at < newest);
@@ -237,6 +239,9 @@ impl Load {
             Some(time) => self.means.signed().insert(name, time),
             None => self.means.signed().remove(&name),
         };
+        if let Some(pulled) = pulled {
+            pulled.keep().await;
+        }
         Ok(set_up)
     }
 

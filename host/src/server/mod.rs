@@ -12,6 +12,7 @@ pub(crate) mod config_file;
 pub(crate) mod database;
 mod demo;
 pub(crate) mod guard;
+pub(crate) mod image;
 mod load;
 pub(crate) mod pepper;
 pub(crate) mod pin;

@@ -60,6 +60,29 @@ impl FromStr for Signer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SignedAt(u64);
 
+/// Text of a component's signature.
+#[derive(Debug)]
+pub(crate) struct SignatureText {
+    /// Name in messages.
+    pub(crate) name: String,
+    /// The text, or why there is none.
+    pub(crate) text: Result<String, String>,
+}
+
+impl SignatureText {
+    /// Reads the signature beside a component file.
+    pub(crate) async fn beside(component: &Path) -> Self {
+        let path = signature_of(component);
+        let name = path.display().to_string();
+        let text = files::unblocked(move || files::read_text(&path, SIGNATURE)).await.flatten();
+        let text = text.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => format!("it is not signed: there is no {name}, which `minisign -S` makes"),
+            _ => format!("can't read {name}: {error}"),
+        });
+        Self { name, text }
+    }
+}
+
 /// Returns the file of a component's signature.
 pub(crate) fn signature_of(component: &Path) -> PathBuf {
     let mut name = OsString::from(component);
@@ -68,24 +91,20 @@ pub(crate) fn signature_of(component: &Path) -> PathBuf {
 }
 
 impl Pin {
-    /// Checks a component against the pin. Returns when it was signed, where it has to be.
+    /// Checks a component against the pin. Returns when it was signed, where it has to be. Blocks its thread for the time that
+    /// hashing takes.
     ///
     /// # Errors
     ///
     /// Another digest, no signature, one of another key, or one without a time.
-    pub(crate) async fn check(&self, file: &Path, wasm: &[u8], digest: &Digest) -> Result<Option<SignedAt>> {
+    pub(crate) fn check(&self, wasm: &[u8], digest: &Digest, signature: &SignatureText) -> Result<Option<SignedAt>> {
         if let Some(PinnedDigest(pinned)) = &self.digest {
             ensure!(pinned == digest.as_str(), "its digest is sha256:{digest}, and not the one of the configuration");
         }
         let Some(Signer(key)) = &self.signed_by else { return Ok(None) };
-        let path = signature_of(file);
-        let name = path.display().to_string();
-        let text = files::unblocked(move || files::read_text(&path, SIGNATURE)).await.flatten();
-        let text = text.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow!("it is not signed: there is no {name}, which `minisign -S` makes"),
-            _ => anyhow!("can't read {name}: {error}"),
-        })?;
-        let signature = Signature::decode(&text).map_err(|_| anyhow!("{name} is no signature of minisign"))?;
+        let SignatureText { name, text } = signature;
+        let text = text.as_ref().map_err(|reason| anyhow!("{reason}"))?;
+        let signature = Signature::decode(text).map_err(|_| anyhow!("{name} is no signature of minisign"))?;
         // The whole file is hashed, which takes a large one some time.
         block_in_place(|| key.verify(wasm, &signature, false))
             .map_err(|error| anyhow!("{name} does not show that the key of the configuration signed it: {error}"))?;

@@ -192,6 +192,15 @@ fn configuration(
             findings.push(document.error(*start, key, format!("hosts, path: {conflict}")));
             continue;
         }
+        let of_file = tenants.iter().find(|other| other.component.is_some() && other.component == tenant.component);
+        if let Some(other) = of_file.filter(|other| other.image != tenant.image) {
+            let message = format!(
+                "tenant {} pulls another image into this file, or none: give each a file of its own",
+                other.name
+            );
+            findings.push(document.finding_at(Severity::Error, &["tenants", name, "component"], message));
+            continue;
+        }
         tenants.push(tenant);
     }
     if sections.is_empty() {

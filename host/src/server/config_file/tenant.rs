@@ -164,6 +164,7 @@ impl Section<'_> {
             hosts: hosts.into_iter().map(|host| host.0).collect(),
             path: path.0,
             component: component.as_ref().map(|component| self.folder.join(&component.file)),
+            image: component.as_ref().and_then(|component| component.image.clone()),
             pin: component.map(|component| component.pin).unwrap_or_default(),
             require_verified: self.get(|section| &section.require_verified).unwrap_or_default(),
             record: self.get(|section| &section.record).map(|record| self.record(record)),

@@ -11,6 +11,7 @@ use serde::{
 use super::super::{
     address::{AdminAddress, socket_address},
     bundles::header_name,
+    image::Image,
     pin::Pin,
 };
 use crate::storage::DatabaseAddress;
@@ -56,10 +57,11 @@ pub(super) struct Header(pub(super) String);
 #[derive(Clone, Default)]
 pub(super) struct Prefix(pub(super) String);
 
-/// A component: a file, or a file with its pins.
+/// A component: a file, or a file with the image that it is pulled from, and with its pins.
 #[derive(Clone)]
 pub(super) struct Component {
     pub(super) file: PathBuf,
+    pub(super) image: Option<Image>,
     pub(super) pin: Pin,
 }
 
@@ -69,6 +71,7 @@ impl<'de> Deserialize<'de> for Component {
         #[serde(deny_unknown_fields, rename_all = "kebab-case")]
         struct Pinned {
             file: PathBuf,
+            oci: Option<String>,
             digest: Option<String>,
             signed_by: Option<String>,
         }
@@ -78,18 +81,21 @@ impl<'de> Deserialize<'de> for Component {
             type Value = Component;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a file in quotes, or { file = \"…\", digest = \"sha256:…\", signed-by = \"…\" }")
+                formatter.write_str(
+                    "a file in quotes, or { file = \"…\", oci = \"…\", digest = \"sha256:…\", signed-by = \"…\" }",
+                )
             }
 
             fn visit_str<E: Error>(self, file: &str) -> Result<Component, E> {
-                Ok(Component { file: file.into(), pin: Pin::default() })
+                Ok(Component { file: file.into(), image: None, pin: Pin::default() })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Component, A::Error> {
-                let Pinned { file, digest, signed_by } = Pinned::deserialize(MapAccessDeserializer::new(map))?;
+                let Pinned { file, oci, digest, signed_by } = Pinned::deserialize(MapAccessDeserializer::new(map))?;
                 let digest = digest.map(|text| text.parse()).transpose().map_err(A::Error::custom)?;
                 let signed_by = signed_by.map(|text| text.parse()).transpose().map_err(A::Error::custom)?;
-                Ok(Component { file, pin: Pin { digest, signed_by } })
+                let image = oci.map(|text| text.parse()).transpose().map_err(A::Error::custom)?;
+                Ok(Component { file, image, pin: Pin { digest, signed_by } })
             }
         }
         deserializer.deserialize_any(Either)
