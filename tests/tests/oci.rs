@@ -78,8 +78,8 @@ impl Registry {
         let uploads = format!("http://{}/v2/acme/workspaces/blobs/uploads/", self.address);
         let place = self.send(&["--request", "POST", &uploads], "location")?;
         let content_type = ["--header", "Content-Type: application/octet-stream", "--data-binary"];
-        let put = [&["--request", "PUT"], &content_type[..], &[&format!("@{}", file.display())]].concat();
-        self.send(&[&put[..], &[&format!("{place}&digest={digest}")]].concat(), "location")?;
+        let (body, place) = (format!("@{}", file.display()), format!("{place}&digest={digest}"));
+        self.send(&[&["--request", "PUT"], &content_type[..], &[&body, &place]].concat(), "location")?;
         let annotations = json!({ "org.opencontainers.image.title": title });
         Ok(json!({ "mediaType": media_type, "digest": digest, "size": content.len(), "annotations": annotations }))
     }

@@ -123,7 +123,7 @@ struct Read {
     /// Empty when no tenant needs it any more: a load of many files keeps no more of them than it has to.
     wasm: Mutex<Arc<Vec<u8>>>,
     signature: SignatureText,
-    /// It is of an image, and the file may be another one.
+    /// True where it is of an image: the file may be another one.
     is_pulled: bool,
     digest: Digest,
     requirements: Requirements,
@@ -134,18 +134,18 @@ pub(super) struct Loaded {
     pub(super) component: Component,
     /// Time of its signature, where the tenant requires one.
     pub(super) signed_at: Option<SignedAt>,
-    /// What was pulled, to be kept when the component serves.
+    /// Component to keep when it serves, where it was pulled.
     pub(super) pulled: Option<Kept>,
 }
 
 /// Use of images, and of the files that they were pulled into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Images {
-    /// Each is pulled.
+    /// Pull of each.
     Pull,
-    /// Each is pulled. Where that fails the file of an earlier time is loaded: a host starts without the registry.
+    /// Pull of each, or the file of an earlier time where that fails: a host starts without the registry.
     PullOrLoad,
-    /// None is pulled, and the files are loaded.
+    /// Files alone, without the network.
     Load,
 }
 
