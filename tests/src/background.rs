@@ -69,7 +69,7 @@ impl Programs {
 }
 
 /// A program in the background, ended with its children when dropped.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     log: PathBuf,
     /// Reads the standard output, which ends when the last of the processes does.
@@ -78,7 +78,11 @@ pub(crate) struct Process {
 
 impl Process {
     /// Waits until the program logs that it is ready; returns nothing where its port is taken.
-    pub(crate) fn launch(command: &mut Command, log: PathBuf, ready: &str) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    ///
+    /// Where it ends, or is not ready in time.
+    pub fn launch(command: &mut Command, log: PathBuf, ready: &str) -> Result<Option<Self>> {
         let mut child = command.stdout(Stdio::piped()).stderr(File::create(&log)?).spawn()?;
         let mut stdout = child.stdout.take().context("no standard output")?;
         let reader = thread::spawn(move || {
@@ -103,7 +107,8 @@ impl Process {
         self.child.id()
     }
 
-    pub(crate) fn logged(&self) -> String {
+    /// Returns what it has written to standard error.
+    pub fn logged(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
@@ -130,7 +135,12 @@ impl Process {
             .with_context(|| self.logged())
     }
 
-    pub(crate) fn kill(&mut self) -> Result<()> {
+    /// Kills it and its children.
+    ///
+    /// # Errors
+    ///
+    /// Where that is not possible.
+    pub fn kill(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_none() {
             // Stopped, it neither starts children nor reaps them, so that their numbers stay theirs. Its process
             // group would not do: each child of PostgreSQL leads a group of its own.

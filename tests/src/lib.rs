@@ -19,7 +19,7 @@ pub mod postgres;
 mod tenants;
 pub mod trials;
 
-pub use self::background::{installed, missing};
+pub use self::background::{Process, installed, missing};
 pub use client::Client;
 pub use open::Open;
 pub use tenants::{Tenants, variant};

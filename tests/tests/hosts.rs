@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +19,7 @@ use workspaces_host::{
     runtime::script::{self, Ending, Played},
 };
 use workspaces_tests::{
-    Answer, Tenants,
+    Answer, Process, Tenants,
     browser::{Browser, available},
     installed, write_head,
 };
@@ -115,10 +115,10 @@ fn hosts_in_node_and_a_browser_answer_as_this_one() -> Result<()> {
     Ok(())
 }
 
-/// Server that is killed at the end.
-struct Running(Child);
+/// Server of files.
+struct Files(Child);
 
-impl Drop for Running {
+impl Drop for Files {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -128,7 +128,7 @@ impl Drop for Running {
 fn in_browser(folder: &TempDir) -> Result<()> {
     let mut server = Command::new("python3");
     server.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]).current_dir(folder.path());
-    let mut server = Running(server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
+    let mut server = Files(server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().context("no output")?).read_line(&mut line)?;
     let address = line.split(['(', ')']).nth(1).context("no address")?.to_owned();
@@ -181,13 +181,13 @@ impl Tools {
 
         let mut server = Command::new(self.folder.path().join("python/wasmtime_cli/wasmtime"));
         server.args(["serve", "--addr", "127.0.0.1:0", "-S", "cli", "--dir", "data::/data", "served.wasm"]);
-        let mut server = Running(server.current_dir(folder.path()).stderr(Stdio::piped()).spawn()?);
-        let mut line = String::new();
-        let mut log = BufReader::new(server.0.stderr.take().context("no output")?);
-        log.read_line(&mut line)?;
+        // The end of the line with the address.
+        let server = Process::launch(server.current_dir(folder.path()), folder.path().join("log"), "/\n")?;
+        let server = server.context("no port")?;
+        let line = server.logged();
         let address = line.trim().trim_start_matches("Serving HTTP on http://").trim_end_matches('/');
         let address = address.parse().with_context(|| line.clone())?;
-        Ok(Wasmtime { folder, address, _server: server, _log: log })
+        Ok(Wasmtime { folder, address, _server: server })
     }
 }
 
@@ -195,9 +195,7 @@ impl Tools {
 struct Wasmtime {
     folder: TempDir,
     address: SocketAddr,
-    _server: Running,
-    /// Open, so that it can be written.
-    _log: BufReader<ChildStderr>,
+    _server: Process,
 }
 
 impl Wasmtime {
@@ -298,7 +296,7 @@ fn as_the_program(tools: &Tools) -> Result<()> {
             assert_eq!(there.body, here.body);
         }
     }
-    let key = ("x-api-key", "a key");
+    let (key, here) = (("x-api-key", "a key"), ("x-api-key", &*key));
     for (method, path, headers, body, status) in [
         ("POST", "/api/workspaces", &[json][..], "{}".to_owned(), 401),
         ("POST", "/api/workspaces", &[json, key, key], "{}".to_owned(), 401),
@@ -312,6 +310,10 @@ fn as_the_program(tools: &Tools) -> Result<()> {
     ] {
         let answer = example.send(method, path, headers, &body)?;
         assert_eq!((answer.status, answer.json()?["error"].as_u64()), (status, Some(status.into())), "{answer:?}");
+        // The program, whose key is another one, says the same.
+        let headers: Vec<_> = headers.iter().map(|header| if *header == key { here } else { *header }).collect();
+        let answer = server.send(method, path, &headers, body.as_bytes())?;
+        assert_eq!(answer.status, status, "{answer:?}");
     }
     // Those of the two requests above, and the first one: no refusal has stored anything, and nothing is left half.
     let names = fs::read_dir(stored)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;

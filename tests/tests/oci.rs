@@ -3,17 +3,15 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    thread,
+    process::{Command, Output},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use workspaces_host::{COMPONENT, runtime::Digest};
-use workspaces_tests::{Server, Tenants, installed, minisign::Key, variant};
+use workspaces_tests::{Process, Server, Tenants, installed, minisign::Key, variant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 
@@ -29,14 +27,7 @@ const LOGIN_BCRYPT: &str = "ada:$2b$04$sTF0/A0A8MmAnaOSL0C32eMq0jh1F1l4nAyne5Viw
 struct Registry {
     folder: TempDir,
     address: String,
-    process: Child,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    process: Process,
 }
 
 impl Registry {
@@ -50,15 +41,11 @@ impl Registry {
         );
         fs::write(folder.path().join("config.yml"), configuration)?;
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(folder.path().join("config.yml")).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut process = command.spawn()?;
-        let mut log = BufReader::new(process.stderr.take().context("no log")?).lines();
-        let listening = log.find_map(|line| Some(line.ok()?.split_once("listening on ")?.1.to_owned()));
-        let address =
-            listening.as_deref().and_then(|line| line.split(['"', ' ']).next()).context("it does not listen")?;
-        let address = address.to_owned();
-        // It is written to until the registry ends.
-        thread::spawn(move || log.for_each(drop));
+        command.arg("serve").arg(folder.path().join("config.yml"));
+        let process = Process::launch(&mut command, folder.path().join("log"), "listening on ")?.context("no port")?;
+        let logged = process.logged();
+        let address = logged.split_once("listening on ").and_then(|(_, after)| after.split(['"', ' ']).next());
+        let address = address.context("no address")?.to_owned();
         Ok(Self { folder, address, process })
     }
 
@@ -196,7 +183,6 @@ fn a_component_is_pulled_at_each_load_and_kept_for_a_start_without_the_registry(
     assert_eq!(fs::read(scene.folder().join("acme.wasm"))?, next);
 
     scene.registry.process.kill()?;
-    scene.registry.process.wait()?;
     scene.refused(&server, "can't pull 127.0.0.1:")?;
     drop(server);
     let server = scene.serve()?;
@@ -232,7 +218,7 @@ fn an_image_that_is_not_what_is_pinned_is_refused_and_the_old_one_serves_on() ->
     let wasm = scene.registry.blob(WASM, "component.wasm", COMPONENT)?;
     for layers in [&[text][..], &[wasm.clone(), wasm]] {
         scene.registry.push("stable", layers)?;
-        scene.refused(&server, "it has not one layer of the type application/wasm")?;
+        scene.refused(&server, "it has no layer of the type application/wasm, or several")?;
     }
     Ok(())
 }

@@ -138,14 +138,14 @@ pub(super) struct Loaded {
     pub(super) pulled: Option<Kept>,
 }
 
-/// Use of images, and of the files that they were pulled into.
+/// Treatment of images in a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Images {
-    /// Pull of each.
+    /// Pulls every image; one that can't be pulled fails its tenant.
     Pull,
-    /// Pull of each, or the file of an earlier time where that fails: a host starts without the registry.
+    /// Pulls every image, and loads the kept file where that fails: a host starts without the registry.
     PullOrLoad,
-    /// Files alone, without the network.
+    /// Loads the kept files, without the network.
     Load,
 }
 
@@ -268,18 +268,21 @@ impl Components {
 /// Reads a component, and checks its needs against the pool.
 async fn read(workshop: &Workshop, file: &Path, image: Option<&Image>, images: Images) -> Result<Arc<Read>> {
     let (name, pool) = (file.display(), workshop.sandboxes.pool().clone());
+    let image = image.filter(|_| images != Images::Load);
     let pulled = match image {
-        Some(image) if images != Images::Load => pull(image, file, images, pool.component_size).await?,
-        _ => None,
+        Some(image) => Some(image.pull(pool.component_size).await.with_context(|| format!("can't pull {image}"))),
+        None => None,
     };
-    let is_pulled = pulled.is_some();
-    let (wasm, signature) = match pulled {
-        Some(Pulled { wasm, signature }) => (wasm, signature),
-        None => {
-            let (path, limit) = (file.to_owned(), component_file(pool.component_size));
-            let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
-            (wasm.with_context(|| format!("can't read the component {name}"))?, SignatureText::beside(file).await)
+    let (wasm, signature, is_pulled) = match pulled {
+        Some(Ok(Pulled { wasm, signature })) => (wasm, signature, true),
+        Some(Err(error)) if images == Images::Pull => return Err(error),
+        Some(Err(error)) => {
+            let error = format!("{error:#}");
+            let wasm = read_file(file, pool.component_size).await.map_err(|_| anyhow!("{error}"))?;
+            tracing::warn!(file = %name, %error, "image not pulled, the file of the last one is loaded");
+            (wasm, SignatureText::beside(file).await, false)
         }
+        None => (read_file(file, pool.component_size).await?, SignatureText::beside(file).await, false),
     };
     let examined = require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
     let requirements = examined.with_context(|| format!("can't load {name}"))?;
@@ -287,17 +290,11 @@ async fn read(workshop: &Workshop, file: &Path, image: Option<&Image>, images: I
     Ok(Arc::new(Read { wasm: Mutex::new(Arc::new(wasm)), signature, is_pulled, digest, requirements }))
 }
 
-/// Pulls a component; `None` where the file is to be loaded in its place.
-async fn pull(image: &Image, file: &Path, images: Images, most: usize) -> Result<Option<Pulled>> {
-    match image.pull(most).await {
-        Ok(pulled) => Ok(Some(pulled)),
-        Err(error) if images == Images::PullOrLoad && file.exists() => {
-            let (file, error) = (file.display(), format!("{error:#}"));
-            tracing::warn!(%image, %file, %error, "image not pulled, the file of the last one is loaded");
-            Ok(None)
-        }
-        Err(error) => Err(error).with_context(|| format!("can't pull {image}")),
-    }
+/// Reads a component file, of so many bytes at most.
+async fn read_file(file: &Path, most: usize) -> Result<Vec<u8>> {
+    let (path, limit) = (file.to_owned(), component_file(most));
+    let wasm = files::unblocked(move || files::read(&path, limit)).await.flatten();
+    wasm.with_context(|| format!("can't read the component {}", file.display()))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

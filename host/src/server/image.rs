@@ -134,10 +134,10 @@ mod client {
     }
 
     async fn pull_now(image: &Reference, most: usize) -> Result<Pulled> {
-        // TLS of the client is rustls with the provider of this process; the first one counts.
+        // The client's TLS takes the provider that the process has set. It is set already where this fails.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let registry = image.resolve_registry().to_owned();
-        // As other clients of registries do: nobody is between.
+        // Without TLS on this machine alone, as other clients of registries do.
         let protocol = if is_loopback(&registry) { ClientProtocol::Http } else { ClientProtocol::Https };
         let client = Client::try_from(ClientConfig {
             protocol,
@@ -152,7 +152,7 @@ mod client {
         let is_component = |layer: &&OciDescriptor| [WASM, WASM_LAYER_MEDIA_TYPE].contains(&&*layer.media_type);
         let mut components = manifest.layers.iter().filter(is_component);
         let (Some(component), None) = (components.next(), components.next()) else {
-            bail!("it has not one layer of the type {WASM}, which a component is pushed as")
+            bail!("it has no layer of the type {WASM}, or several: push one component")
         };
         let is_signature = |layer: &&OciDescriptor| {
             let title = layer.annotations.as_ref().and_then(|annotations| annotations.get(TITLE));

@@ -155,11 +155,11 @@ mod component {
 
     #[derive(Serialize)]
     struct Created {
-        workspace: Fields201,
+        workspace: WorkspaceFields,
     }
 
     #[derive(Serialize)]
-    struct Fields201 {
+    struct WorkspaceFields {
         id: String,
         name: String,
         account_id: String,
@@ -167,7 +167,7 @@ mod component {
         is_workspace: bool,
     }
 
-    impl From<Workspace> for Fields201 {
+    impl From<Workspace> for WorkspaceFields {
         fn from(Workspace { id, name, account_id, is_workspace }: Workspace) -> Self {
             Self { id, name, account_id, is_workspace }
         }
