@@ -296,12 +296,32 @@ fn as_the_program(tools: &Tools) -> Result<()> {
             assert_eq!(there.body, here.body);
         }
     }
+    for body in [
+        "",
+        "null",
+        "[]",
+        "[null, null, null]",
+        "7",
+        "{} {}",
+        r#"{"name": "a", "name": "b"}"#,
+        r#"{"name": "\ud800"}"#,
+        "\u{feff}{}",
+        r#"{"name": true}"#,
+        r#"{"name": {}}"#,
+    ] {
+        let [there, here] = [example.create("a key", body)?, server.create(&key, body)?];
+        assert_eq!((there.status, here.status), (400, 400), "{body}: {there:?} {here:?}");
+    }
+    // What says nothing of its type is taken for JSON.
+    assert_eq!(example.send("POST", "/api/workspaces", &[("x-api-key", "a key")], "{}")?.status, 201);
+    assert_eq!(server.send("POST", "/api/workspaces", &[("x-api-key", &key)], b"{}")?.status, 201);
     let (key, here) = (("x-api-key", "a key"), ("x-api-key", &*key));
     for (method, path, headers, body, status) in [
         ("POST", "/api/workspaces", &[json][..], "{}".to_owned(), 401),
         ("POST", "/api/workspaces", &[json, key, key], "{}".to_owned(), 401),
         ("POST", "/api/workspaces", &[json, ("x-api-key", "another")], "{}".to_owned(), 401),
-        ("POST", "/api/workspaces", &[key], "{}".to_owned(), 415),
+        ("POST", "/api/workspaces", &[key, ("content-type", "text/plain")], "{}".to_owned(), 415),
+        ("POST", "/api/workspaces", &[key, json, ("content-encoding", "gzip")], "{}".to_owned(), 415),
         ("POST", "/api/workspaces", &[json, key], "{".to_owned(), 400),
         ("POST", "/api/workspaces", &[json, key], r#"{"name": 7}"#.to_owned(), 400),
         ("POST", "/api/workspaces", &[json, key], format!("{{}}{}", " ".repeat(64 << 10)), 413),
@@ -315,8 +335,8 @@ fn as_the_program(tools: &Tools) -> Result<()> {
         let answer = server.send(method, path, &headers, body.as_bytes())?;
         assert_eq!(answer.status, status, "{answer:?}");
     }
-    // Those of the two requests above, and the first one: no refusal has stored anything, and nothing is left half.
+    // Those of the four requests that were answered 201: no refusal has stored anything, and nothing is left half.
     let names = fs::read_dir(stored)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    assert!(names.len() == 3 && names.iter().all(|name| name.extension().is_some_and(|it| it == "json")), "{names:?}");
+    assert!(names.len() == 4 && names.iter().all(|name| name.extension().is_some_and(|it| it == "json")), "{names:?}");
     Ok(())
 }

@@ -6,7 +6,9 @@ mod component {
     #![allow(unsafe_code, reason = "the exports of the canonical ABI")]
     #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
-    use serde::{Deserialize, Serialize};
+    use std::collections::HashMap;
+
+    use serde::{Deserialize, Serialize, de::IgnoredAny};
     use wasip2::{
         exports::wasi::http::incoming_handler::Guest,
         http::types::{
@@ -85,12 +87,14 @@ mod component {
             let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default();
             media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
         };
-        if !matches!(headers.get("content-type").as_slice(), [one] if is_json(one)) {
-            return Err(refused(415, "Send the body as Content-Type: application/json"));
+        let is_identity = |value: &Vec<u8>| value.eq_ignore_ascii_case(b"identity");
+        if !headers.get("content-type").iter().all(is_json) || !headers.get("content-encoding").iter().all(is_identity)
+        {
+            return Err(refused(415, "Send the body as Content-Type: application/json, without Content-Encoding"));
         }
         let request: Body = serde_json::from_slice(&read(request)?)
             .map_err(|error| refused(400, format!("The body is not the JSON of a request: {error}")))?;
-        let Body { name, account_id, organization_id } = request;
+        let Body { name, account_id, organization_id, .. } = request;
         let created = create_workspace(&CreateWorkspaceRequest { name, account_id, organization_id });
         created.map(|response| response.workspace).map_err(|error| match error {
             CreateWorkspaceError::InvalidRequest(message) => refused(400, message),
@@ -145,12 +149,15 @@ mod component {
         let _ = OutgoingBody::finish(outgoing_body, None);
     }
 
-    /// Body of a request; other fields are ignored.
+    /// Body of a request.
     #[derive(Deserialize)]
     struct Body {
         name: Option<String>,
         account_id: Option<String>,
         organization_id: Option<String>,
+        /// Fields that are ignored. With them no array is taken for an object.
+        #[serde(flatten)]
+        _others: HashMap<String, IgnoredAny>,
     }
 
     #[derive(Serialize)]
