@@ -93,13 +93,18 @@ fn attack(program: &str, requests: usize, seed: u64) -> Result<MalformedReport> 
     let account = world.deployment.run(&["account", "create", "--name", "Grace"])?;
     world.deployment.run(&["organization", "add-member", &world.organization, &account])?;
     let log = world.deployment.folder().join("log");
-    let server = Server::start(world.deployment.server(&[]).stderr(File::create(&log)?))?;
+    // What is judged is what the answers say: a machine that stalls may not turn a create into a timeout.
+    let limits = world.deployment.folder().join("limits.toml");
+    fs::write(&limits, "[limits]\nwall-clock = \"2m\"\ncpu = \"5s\"\n")?;
+    let limits = limits.to_str().context("the folder's name")?;
+    let server = Server::start(world.deployment.server(&["--limits", limits]).stderr(File::create(&log)?))?;
     let Scene { deployment, organization, key, .. } = world;
     let scene = Parts { address: server.address(), key, account, organization };
     let (cases, start) = (corpus::cases(&scene), Instant::now());
     let (mut rng, stopped) = (Rng::with_seed(seed), AtomicBool::new(false));
     let mut report = MalformedReport::default();
-    thread::scope(|scope| -> Result<()> {
+    let written = || fs::read_to_string(&log).unwrap_or_else(|error| error.to_string());
+    let sent = thread::scope(|scope| -> Result<()> {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|lane| {
                 let generator = Generator::new(rng.fork(), &scene, &cases, lane);
@@ -115,14 +120,15 @@ fn attack(program: &str, requests: usize, seed: u64) -> Result<MalformedReport> 
             report.add(client.join().unwrap_or_else(|_| bail!("a client panicked"))?);
         }
         Ok(())
-    })?;
+    });
+    sent.with_context(|| format!("the server's log: {}", excerpt(&written())))?;
     report.took = start.elapsed();
     ensure!(server.send("GET", "/healthz", &[], b"")?.status == 200, "the server is not well");
     // The log is written to its end when the server stops.
     server.signal("TERM")?;
     ensure!(server.wait()? == 0, "the server did not stop well");
-    let written = fs::read_to_string(&log)?;
-    ensure!(written.is_empty(), "the server's log is not empty: {}", &written[..written.floor_char_boundary(4000)]);
+    let written = written();
+    ensure!(written.is_empty(), "the server's log is not empty: {}", excerpt(&written));
     let count = "SELECT count(*) FROM account_workspace_ids";
     report.workspaces = Connection::open(deployment.database())?.query_row(count, [], |row| row.get(0))?;
     let acknowledged = report.statuses.get(&201).copied().unwrap_or_default() - report.replayed;
@@ -170,7 +176,7 @@ impl Client<'_> {
     fn run(mut self, cases: &[&Case], share: usize, stopped: &AtomicBool) -> Result<MalformedReport> {
         for Case { bytes, statuses } in cases {
             let seen = self.alone(bytes, false)?;
-            ensure!(seen == *statuses, "{seen:?} instead of {statuses:?} for {}", bytes.escape_ascii());
+            ensure!(seen == *statuses, "{seen:?} instead of {statuses:?} for {}", quoted(bytes));
         }
         while self.report.requests < share && !stopped.load(Relaxed) {
             if self.generator.rng.bool() {
@@ -209,7 +215,7 @@ impl Client<'_> {
             }
             Ok(())
         };
-        judge().with_context(|| bytes.escape_ascii().to_string())?;
+        judge().with_context(|| quoted(bytes))?;
         self.report.requests += 1;
         self.report.unanswered += usize::from(statuses.is_empty());
         self.report.cut += usize::from(wire.is_cut);
@@ -228,12 +234,12 @@ impl Client<'_> {
             wire.send(&rest.iter().flat_map(|mutant| mutant.bytes.iter().copied()).collect::<Vec<_>>());
             let mut answered = 0;
             for mutant in rest {
-                let shown = || mutant.bytes.escape_ascii().to_string();
+                let shown = || quoted(&mutant.bytes);
                 let Some(answer) = wire.answer().with_context(shown)? else { break };
                 self.judge(mutant, &answer).with_context(|| show(&answer)).with_context(shown)?;
                 answered += 1;
             }
-            ensure!(answered > 0 || !is_new, "no answer to {}", first.bytes.escape_ascii());
+            ensure!(answered > 0 || !is_new, "no answer to {}", quoted(&first.bytes));
             rest = &rest[answered..];
             if rest.is_empty() {
                 self.kept = Some(wire);
@@ -249,6 +255,14 @@ impl Client<'_> {
         ensure!(!(mutant.is_malformed && answer.status == 201), "a malformed request was taken");
         Ok(())
     }
+}
+
+fn excerpt(text: &str) -> &str {
+    &text[..text.floor_char_boundary(4000)]
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    excerpt(&bytes.escape_ascii().to_string()).into()
 }
 
 fn show(answer: &Answer) -> String {
