@@ -53,7 +53,11 @@ impl Limit {
     ///
     /// More bytes than the limit, or an error of the reader.
     pub(crate) fn read(self, reader: impl io::Read) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        self.read_into(Vec::new(), reader)
+    }
+
+    /// Reads to the end, as [`read`](Self::read) does, into a vector that is empty.
+    fn read_into(self, mut bytes: Vec<u8>, reader: impl io::Read) -> io::Result<Vec<u8>> {
         let read = reader.take(self.bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         if read as u64 > self.bytes { Err(self.exceeded()) } else { Ok(bytes) }
     }
@@ -78,7 +82,7 @@ pub(crate) fn read(path: &Path, limit: Limit) -> io::Result<Vec<u8>> {
         if metadata.len() > limit.bytes {
             return Err(limit.exceeded());
         }
-        limit.read(file)
+        limit.read_into(Vec::with_capacity(metadata.len() as usize), file)
     })?
 }
 

@@ -27,10 +27,16 @@ pub struct Component(Arc<Loaded>);
 
 pub(super) struct Loaded {
     pre: PluginPre<State>,
-    digest: Digest,
-    requirements: Requirements,
+    examined: Examined,
     #[cfg(feature = "harness")]
     verdicts: Verdicts,
+}
+
+/// Findings about a component that is not compiled yet.
+#[derive(Clone)]
+pub(crate) struct Examined {
+    pub(crate) digest: Digest,
+    pub(crate) requirements: Requirements,
 }
 
 /// Verdicts of the judge of components, by the limits of the sandboxes: that it passes, or what it breaks.
@@ -103,13 +109,12 @@ impl Component {
         engine: &Engine,
         linker: &Linker<State>,
         wasm: &[u8],
-        digest: Digest,
-        requirements: Requirements,
+        examined: Examined,
     ) -> Result<Self, LoadError> {
         guarded(|| {
             let component = wasmtime::component::Component::from_binary(engine, wasm)
                 .map_err(|error| LoadError::Compile(cause(&error)))?;
-            Self::check(engine, linker, &component, digest, requirements)
+            Self::check(engine, linker, &component, examined)
         })
     }
 
@@ -121,21 +126,19 @@ impl Component {
         engine: &Engine,
         linker: &Linker<State>,
         compiled: &[u8],
-        digest: Digest,
-        requirements: Requirements,
+        examined: Examined,
     ) -> Result<Self, LoadError> {
         // SAFETY: the caller's promise is the same.
         let component = unsafe { wasmtime::component::Component::deserialize(engine, compiled) }
             .map_err(|error| LoadError::Compile(cause(&error)))?;
-        guarded(|| Self::check(engine, linker, &component, digest, requirements))
+        guarded(|| Self::check(engine, linker, &component, examined))
     }
 
     fn check(
         engine: &Engine,
         linker: &Linker<State>,
         component: &wasmtime::component::Component,
-        digest: Digest,
-        requirements: Requirements,
+        examined: Examined,
     ) -> Result<Self, LoadError> {
         let mut linker = linker.clone();
         // Whether a tenant's component may import WASI at all is checked against the tenant's limits.
@@ -143,8 +146,7 @@ impl Component {
         match linked.and_then(|()| linker.instantiate_pre(component)).and_then(PluginPre::new) {
             Ok(pre) => Ok(Self(Arc::new(Loaded {
                 pre,
-                digest,
-                requirements,
+                examined,
                 #[cfg(feature = "harness")]
                 verdicts: Verdicts::default(),
             }))),
@@ -157,11 +159,11 @@ impl Component {
 
     /// Returns the digest of its bytes.
     pub fn digest(&self) -> &Digest {
-        &self.0.digest
+        &self.0.examined.digest
     }
 
     pub(super) fn requirements(&self) -> &Requirements {
-        &self.0.requirements
+        &self.0.examined.requirements
     }
 
     /// Returns what the judge has said of it. Tenants with the same component share that.
@@ -260,6 +262,6 @@ impl fmt::Display for Digest {
 
 impl fmt::Debug for Component {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Component").field(&self.0.digest).finish()
+        formatter.debug_tuple("Component").field(&self.0.examined.digest).finish()
     }
 }

@@ -4,7 +4,7 @@ mod asked;
 mod calls;
 mod capacity;
 mod cause;
-mod component;
+pub(crate) mod component;
 mod cpu;
 mod delay;
 mod engine;

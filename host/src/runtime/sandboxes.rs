@@ -17,6 +17,7 @@ use super::{
     calls::Calls,
     capacity::{Capacity, TenantCapacity},
     cause::cause,
+    component::Examined,
     component::{Component, Digest, Loaded},
     engine,
     host_imports::{State, bindings::Plugin},
@@ -95,12 +96,11 @@ impl Sandboxes {
     pub fn compile(&self, wasm: &[u8]) -> Result<Component, LoadError> {
         let Shared { engine, linker, pool, .. } = &*self.0;
         pool.fits_component(wasm.len())?;
-        let digest = Digest::of(wasm);
-        if let Some(component) = self.find(&digest) {
+        let examined = self.examine(wasm)?;
+        if let Some(component) = self.find(&examined.digest) {
             return Ok(component);
         }
-        let requirements = self.examine(wasm)?;
-        let component = Component::compile(engine, linker, wasm, digest, requirements)?;
+        let component = Component::compile(engine, linker, wasm, examined)?;
         pool.fits_compiled(component.size())?;
         Ok(self.keep(component))
     }
@@ -118,26 +118,40 @@ impl Sandboxes {
     /// unchanged.
     #[allow(unsafe_code, reason = "only the caller can know where machine code comes from")]
     pub unsafe fn load(&self, wasm: &[u8], compiled: &[u8]) -> Result<Component, LoadError> {
+        self.0.pool.fits_component(wasm.len())?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.load_examined(self.examine(wasm)?, compiled) }
+    }
+
+    /// Loads what was compiled of a component that was [examined](Self::examine): a large one takes a while to hash.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`load`](Self::load).
+    ///
+    /// # Safety
+    ///
+    /// That of [`load`](Self::load), with the component that was examined.
+    #[allow(unsafe_code, reason = "only the caller can know where machine code comes from")]
+    pub(crate) unsafe fn load_examined(&self, examined: Examined, compiled: &[u8]) -> Result<Component, LoadError> {
         let Shared { engine, linker, pool, .. } = &*self.0;
-        pool.fits_component(wasm.len())?;
         pool.fits_compiled(compiled.len())?;
-        let digest = Digest::of(wasm);
-        match self.find(&digest) {
+        match self.find(&examined.digest) {
             Some(component) => Ok(component),
             // SAFETY: the caller's promise is the same.
-            None => Ok(self.keep(unsafe { Component::load(engine, linker, compiled, digest, self.examine(wasm)?) }?)),
+            None => Ok(self.keep(unsafe { Component::load(engine, linker, compiled, examined) }?)),
         }
     }
 
-    /// Checks that a component's needs are within the pool, before anything is compiled. Returns its requirements.
+    /// Checks that a component's needs are within the pool, before anything is compiled.
     ///
     /// # Errors
     ///
     /// [`LoadError::Needs`], or [`LoadError::Compile`] where the bytes can't be read.
-    pub(crate) fn examine(&self, wasm: &[u8]) -> Result<Requirements, LoadError> {
+    pub(crate) fn examine(&self, wasm: &[u8]) -> Result<Examined, LoadError> {
         let requirements = Requirements::of(wasm)?;
         requirements.check(&self.0.pool.largest(), "pool")?;
-        Ok(requirements)
+        Ok(Examined { digest: Digest::of(wasm), requirements })
     }
 
     /// Returns the component of these bytes, where it is in use.

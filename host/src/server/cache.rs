@@ -87,14 +87,16 @@ impl Cache {
                 return None;
             }
         };
-        let code = file.split_off(TAG_BYTES.min(file.len()));
-        if self.tag(&name, &code).verify_slice(&file).is_err() {
+        let (code, tag) = file.split_at(file.len().saturating_sub(TAG_BYTES));
+        let (bytes, verified) = (code.len(), self.tag(&name, code).verify_slice(tag));
+        if verified.is_err() {
             tracing::warn!(file = %path.display(), "cached component is not what a host with this key wrote, it is compiled again");
             return None;
         }
         // The time of the last use. Without it the file is removed earlier.
         let _ = OpenOptions::new().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(code)
+        file.truncate(bytes);
+        Some(file)
     }
 
     /// Keeps the code of a component, and removes what is over the maximum size. Blocks its thread.
@@ -110,7 +112,7 @@ impl Cache {
         }
         let name = self.name(digest);
         let tag = self.tag(&name, code).finalize().into_bytes();
-        let unfinished = Unfinished::new(&self.config.folder, &[&tag, code])?;
+        let unfinished = Unfinished::new(&self.config.folder, &[code, &tag])?;
         fs::rename(&unfinished.0, self.config.folder.join(&name))?;
         self.remove_oldest(&name)
     }

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     COMPONENT, files,
-    runtime::{Component, Digest, LoadError, Sandboxes, needs::Requirements},
+    runtime::{Component, Digest, LoadError, Sandboxes, component::Examined},
 };
 
 /// Time in which a component is compiled at its first turn. One that takes longer starts again in the queue of those,
@@ -62,23 +62,24 @@ impl Workshop {
 
     /// Loads the built-in component.
     pub(super) async fn built_in(&self) -> Result<Component> {
-        let digest = Digest::of(COMPONENT);
-        if let Some(component) = self.cached(COMPONENT, &digest).await {
+        let examined = self.sandboxes.examine(COMPONENT)?;
+        if let Some(component) = self.cached(&examined).await {
             return Ok(component);
         }
         let sandboxes = self.sandboxes.clone();
         let component = files::unblocked(move || sandboxes.compile(COMPONENT)).await??;
         if self.cache.is_some() {
-            self.keep(digest, component.code()?);
+            self.keep(examined.digest, component.code()?);
         }
         Ok(component)
     }
 
     /// Loads a component from the cache; `None` where it is not there.
-    async fn cached(&self, wasm: &[u8], digest: &Digest) -> Option<Component> {
+    async fn cached(&self, examined: &Examined) -> Option<Component> {
+        let digest = &examined.digest;
         let (cache, name, most) = (self.cache.clone()?, digest.clone(), self.sandboxes.pool().compiled_size);
         let code = files::unblocked(move || cache.read(&name, most)).await.ok()??;
-        match self.load(wasm, &code) {
+        match self.load(examined, &code) {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!(%digest, %error, "cached component not loaded, it is compiled again");
@@ -95,12 +96,12 @@ impl Workshop {
     }
 
     /// Loads the code of a component, which its compiler's process or the cache gave.
-    fn load(&self, wasm: &[u8], code: &[u8]) -> Result<Component, LoadError> {
+    fn load(&self, examined: &Examined, code: &[u8]) -> Result<Component, LoadError> {
         #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
         // SAFETY: this program's own `compile` made it. It came through a pipe that nobody else can reach, or its tag shows
         // that a host with the cache's key wrote it.
         // A component is large enough to keep a thread from its requests.
-        block_in_place(|| unsafe { self.sandboxes.load(wasm, code) })
+        block_in_place(|| unsafe { self.sandboxes.load_examined(examined.clone(), code) })
     }
 }
 
@@ -125,8 +126,7 @@ struct Read {
     signature: SignatureText,
     /// True where it is of an image: the file may be another one.
     is_pulled: bool,
-    digest: Digest,
-    requirements: Requirements,
+    examined: Examined,
 }
 
 /// Component of a tenant.
@@ -195,29 +195,30 @@ impl Components {
         let read = cells.read.get_or_init(read).await.clone().map_err(Error::msg)?;
         let wasm = locked(&read.wasm).clone();
         // The whole component is hashed, which takes a large one some time.
-        let signed_at = block_in_place(|| config.pin.check(&wasm, &read.digest, &read.signature));
+        let signed_at = block_in_place(|| config.pin.check(&wasm, &read.examined.digest, &read.signature));
         let signed_at = signed_at.with_context(|| format!("{name} is not trusted"))?;
-        read.requirements.check(&config.limits, "limits").with_context(|| format!("can't load {name}"))?;
-        let component = cells.component.get_or_init(|| self.component(workshop, &wasm, &read.digest)).await.clone();
+        read.examined.requirements.check(&config.limits, "limits").with_context(|| format!("can't load {name}"))?;
+        let component = cells.component.get_or_init(|| self.component(workshop, &wasm, &read.examined)).await.clone();
         let component = component.map_err(|reason| anyhow!("can't load {name}: {reason}"))?;
         let signature = read.signature.text.as_ref().ok();
         let pulled = read.is_pulled.then(|| Kept { file: file.to_owned(), signature: signature.cloned(), wasm });
         Ok(Loaded { component, signed_at, pulled })
     }
 
-    async fn component(&self, workshop: &Workshop, wasm: &[u8], digest: &Digest) -> Result<Component, String> {
-        if let Some(component) = workshop.sandboxes.find(digest) {
+    async fn component(&self, workshop: &Workshop, wasm: &[u8], examined: &Examined) -> Result<Component, String> {
+        if let Some(component) = workshop.sandboxes.find(&examined.digest) {
             return Ok(component);
         }
-        if let Some(component) = workshop.cached(wasm, digest).await {
+        if let Some(component) = workshop.cached(examined).await {
             return Ok(component);
         }
-        let cell = locked(&self.compiled).entry(digest.clone()).or_default().clone();
-        cell.get_or_init(|| self.compile(workshop, wasm, digest)).await.clone()
+        let cell = locked(&self.compiled).entry(examined.digest.clone()).or_default().clone();
+        cell.get_or_init(|| self.compile(workshop, wasm, examined)).await.clone()
     }
 
     /// Compiles a component that was not found to fail before.
-    async fn compile(&self, workshop: &Workshop, wasm: &[u8], digest: &Digest) -> Result<Component, String> {
+    async fn compile(&self, workshop: &Workshop, wasm: &[u8], examined: &Examined) -> Result<Component, String> {
+        let digest = &examined.digest;
         let known = locked(&workshop.failures).get(digest).filter(|(limits, _)| *limits == self.compiler).cloned();
         if let Some((_, reason)) = known {
             return Err(format!(
@@ -225,7 +226,7 @@ impl Components {
             ));
         }
         let (lasts, reason) = match self.in_turn(workshop, wasm).await {
-            Ok(compiled) => match workshop.load(wasm, &compiled) {
+            Ok(compiled) => match workshop.load(examined, &compiled) {
                 Ok(component) => {
                     workshop.keep(digest.clone(), compiled);
                     return Ok(component);
@@ -284,10 +285,11 @@ async fn read(workshop: &Workshop, file: &Path, image: Option<&Image>, images: I
         }
         None => (read_file(file, pool.component_size).await?, SignatureText::beside(file).await, false),
     };
-    let examined = require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
-    let requirements = examined.with_context(|| format!("can't load {name}"))?;
-    let digest = Digest::of(&wasm);
-    Ok(Arc::new(Read { wasm: Mutex::new(Arc::new(wasm)), signature, is_pulled, digest, requirements }))
+    // The whole component is hashed, which takes a large one some time.
+    let examine = || require_component(&wasm).and_then(|()| Ok(workshop.sandboxes.examine(&wasm)?));
+    let examined = block_in_place(examine);
+    let examined = examined.with_context(|| format!("can't load {name}"))?;
+    Ok(Arc::new(Read { wasm: Mutex::new(Arc::new(wasm)), signature, is_pulled, examined }))
 }
 
 /// Reads a component file, of so many bytes at most.
