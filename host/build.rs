@@ -2,7 +2,7 @@
 //! of which a test holds that it is the same.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, exit},
 };
@@ -48,7 +48,32 @@ fn compiled(root: &Path) -> PathBuf {
         Ok(status) => fail(&format!("the guest did not compile ({status}); cargo's own messages are above")),
         Err(error) => fail(&format!("cargo could not be started for the guest: {error}")),
     }
-    target_dir.join(TARGET).join("component/workspaces_guest.wasm")
+    let compiled = target_dir.join(TARGET).join("component/workspaces_guest.wasm");
+    let described = PathBuf::from(variable("OUT_DIR")).join("component.wasm");
+    let written = fs::read(compiled).and_then(|bytes| fs::write(&described, [bytes, metadata()].concat()));
+    written.unwrap_or_else(|error| fail(&format!("the component could not be described: {error}")));
+    described
+}
+
+/// Returns what tools and registries show of the component, as custom sections: its name, version and licence. Names and
+/// contents of the sections are those of wasm-metadata.
+fn metadata() -> Vec<u8> {
+    let name = text(b"workspaces");
+    let [version, licence] = ["VERSION", "LICENSE"].map(|field| variable(&format!("CARGO_PKG_{field}")).into_bytes());
+    // The name is in a subsection, number 0.
+    let name = [&[0], &*text(&name)].concat();
+    [("component-name", name), ("version", version), ("licenses", licence)]
+        .into_iter()
+        .flat_map(|(section, content)| [&[0], &*text(&[text(section.as_bytes()), content].concat())].concat())
+        .collect()
+}
+
+/// Returns bytes behind their number.
+fn text(bytes: &[u8]) -> Vec<u8> {
+    let Some(length) = u8::try_from(bytes.len()).ok().filter(|length| *length < 128) else {
+        fail("the component's name, version or licence is too long");
+    };
+    [&[length], bytes].concat()
 }
 
 /// Fails with the command to run where the compiler has no standard library for the target.

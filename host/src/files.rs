@@ -1,7 +1,7 @@
 //! Files that an operator names: regular files alone, read whole, up to a size and within a time.
 
 use std::{
-    fs::{self, FileType, OpenOptions},
+    fs::{self, File, FileType, OpenOptions},
     io::{self, ErrorKind, Read as _},
     os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     path::Path,
@@ -71,6 +71,19 @@ impl Limit {
 ///
 /// The reason, without the file's name.
 pub(crate) fn read(path: &Path, limit: Limit) -> io::Result<Vec<u8>> {
+    read_with(path, limit, move |file, size| limit.read_into(Vec::with_capacity(size as usize), file))
+}
+
+/// Opens a file as [`read`] does, and has it read by `work`, which gets its size in bytes too.
+///
+/// # Errors
+///
+/// As [`read`], and those of `work`.
+pub(crate) fn read_with<T: Send + 'static>(
+    path: &Path,
+    limit: Limit,
+    work: impl FnOnce(File, u64) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let path = path.to_owned();
     within_timeout(move || {
         // To open a device may start something: its kind is looked at before, and once more when it is open.
@@ -82,7 +95,7 @@ pub(crate) fn read(path: &Path, limit: Limit) -> io::Result<Vec<u8>> {
         if metadata.len() > limit.bytes {
             return Err(limit.exceeded());
         }
-        limit.read_into(Vec::with_capacity(metadata.len() as usize), file)
+        work(file, metadata.len())
     })?
 }
 

@@ -144,9 +144,9 @@ fn a_cached_component_is_compiled_again_unless_each_byte_is_what_this_host_wrote
         code
     };
     for (what, changed) in [
-        ("a bit of the tag", flipped(0)),
-        ("the first bit of the code", flipped(32)),
-        ("the last bit of the code", flipped(code.len() - 1)),
+        ("the first bit of the code", flipped(0)),
+        ("a bit of its last byte", flipped(code.len() - 33)),
+        ("a bit of the tag", flipped(code.len() - 1)),
         ("cut off", code[..code.len() / 2].to_vec()),
         ("empty", Vec::new()),
         ("longer", [&*code, b"\0"].concat()),

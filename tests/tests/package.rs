@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
+use wasm_metadata::{Metadata, Payload};
 use workspaces_host::COMPONENT;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -17,12 +18,22 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const PREBUILT: &[u8] = include_bytes!("../../host/component.wasm");
 
 #[test]
-fn the_component_in_the_package_is_the_one_of_these_sources() {
-    let built = env!("CARGO_TARGET_TMPDIR");
-    assert!(
-        PREBUILT == COMPONENT,
-        "host/component.wasm is of other sources: copy the newest workspaces_guest.wasm below {built}/../debug/build"
-    );
+fn the_component_in_the_package_is_the_one_of_these_sources() -> Result<()> {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("component.wasm");
+    fs::write(&path, COMPONENT)?;
+    ensure!(PREBUILT == COMPONENT, "host/component.wasm is of other sources: copy {} there", path.display());
+    Ok(())
+}
+
+#[test]
+fn the_component_carries_its_name_version_and_licence() -> Result<()> {
+    let payload = Payload::from_binary(COMPONENT)?;
+    let Metadata { name, version, licenses, .. } = payload.metadata();
+    assert_eq!(name.as_deref(), Some("workspaces"));
+    let [version, licenses] =
+        [version.as_ref().context("version")?.to_string(), licenses.as_ref().context("licence")?.to_string()];
+    assert_eq!([&*version, &*licenses], [env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_LICENSE")]);
+    Ok(())
 }
 
 #[test]

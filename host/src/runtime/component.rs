@@ -2,6 +2,9 @@
 
 use std::{
     fmt::{self, Write as _},
+    fs::File,
+    io,
+    os::fd::AsRawFd as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
 };
@@ -37,6 +40,29 @@ pub(super) struct Loaded {
 pub(crate) struct Examined {
     pub(crate) digest: Digest,
     pub(crate) requirements: Requirements,
+}
+
+/// Code that was compiled of a component.
+#[derive(Clone, Copy)]
+pub(crate) enum Code<'a> {
+    /// Copied into memory of its own.
+    Bytes(&'a [u8]),
+    /// Mapped: nobody may change the file any more.
+    File(&'a File),
+}
+
+impl Code<'_> {
+    pub(super) fn len(self) -> io::Result<usize> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.len()),
+            Self::File(file) => Ok(usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
+/// Returns a path of a file that is open.
+fn open_path(file: &File) -> String {
+    format!("/dev/fd/{}", file.as_raw_fd())
 }
 
 /// Verdicts of the judge of components, by the limits of the sandboxes: that it passes, or what it breaks.
@@ -125,12 +151,17 @@ impl Component {
     pub(super) unsafe fn load(
         engine: &Engine,
         linker: &Linker<State>,
-        compiled: &[u8],
+        code: Code<'_>,
         examined: Examined,
     ) -> Result<Self, LoadError> {
         // SAFETY: the caller's promise is the same.
-        let component = unsafe { wasmtime::component::Component::deserialize(engine, compiled) }
-            .map_err(|error| LoadError::Compile(cause(&error)))?;
+        let component = unsafe {
+            match code {
+                Code::Bytes(bytes) => wasmtime::component::Component::deserialize(engine, bytes),
+                Code::File(file) => wasmtime::component::Component::deserialize_file(engine, open_path(file)),
+            }
+        };
+        let component = component.map_err(|error| LoadError::Compile(cause(&error)))?;
         guarded(|| Self::check(engine, linker, &component, examined))
     }
 

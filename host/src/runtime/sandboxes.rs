@@ -17,8 +17,7 @@ use super::{
     calls::Calls,
     capacity::{Capacity, TenantCapacity},
     cause::cause,
-    component::Examined,
-    component::{Component, Digest, Loaded},
+    component::{Code, Component, Digest, Examined, Loaded},
     engine,
     host_imports::{State, bindings::Plugin},
     instance::Idle,
@@ -120,7 +119,7 @@ impl Sandboxes {
     pub unsafe fn load(&self, wasm: &[u8], compiled: &[u8]) -> Result<Component, LoadError> {
         self.0.pool.fits_component(wasm.len())?;
         // SAFETY: the caller's promise is the same.
-        unsafe { self.load_examined(self.examine(wasm)?, compiled) }
+        unsafe { self.load_examined(self.examine(wasm)?, Code::Bytes(compiled)) }
     }
 
     /// Loads what was compiled of a component that was [examined](Self::examine): a large one takes a while to hash.
@@ -133,13 +132,13 @@ impl Sandboxes {
     ///
     /// That of [`load`](Self::load), with the component that was examined.
     #[allow(unsafe_code, reason = "only the caller can know where machine code comes from")]
-    pub(crate) unsafe fn load_examined(&self, examined: Examined, compiled: &[u8]) -> Result<Component, LoadError> {
+    pub(crate) unsafe fn load_examined(&self, examined: Examined, code: Code<'_>) -> Result<Component, LoadError> {
         let Shared { engine, linker, pool, .. } = &*self.0;
-        pool.fits_compiled(compiled.len())?;
+        pool.fits_compiled(code.len().map_err(|error| LoadError::Compile(error.to_string()))?)?;
         match self.find(&examined.digest) {
             Some(component) => Ok(component),
             // SAFETY: the caller's promise is the same.
-            None => Ok(self.keep(unsafe { Component::load(engine, linker, compiled, examined) }?)),
+            None => Ok(self.keep(unsafe { Component::load(engine, linker, code, examined) }?)),
         }
     }
 

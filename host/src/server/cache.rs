@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+#[cfg(target_os = "linux")]
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::geteuid;
 use sha2::Sha256;
 use uuid::Uuid;
@@ -32,6 +34,9 @@ const KEY: &str = "key";
 /// Bytes of the key, and of a tag: those of SHA-256.
 const KEY_BYTES: usize = 32;
 const TAG_BYTES: usize = 32;
+
+/// Bytes of code that are copied and authenticated at a time: they fit the processor's cache.
+const CHUNK: usize = 128 << 10;
 
 /// Beginning of the names of files that are being written.
 const UNFINISHED: &str = ".new-";
@@ -74,12 +79,16 @@ impl Cache {
     }
 
     /// Returns the code of a component, of so many bytes at most; `None` where it is not there. Blocks its thread.
-    pub(super) fn read(&self, digest: &Digest, most: usize) -> Option<Vec<u8>> {
+    ///
+    /// The file is a copy that nobody else can change: it is mapped, which costs less than another copy.
+    pub(super) fn read(&self, digest: &Digest, most: usize) -> Option<File> {
         let name = self.name(digest);
         let path = self.config.folder.join(&name);
         let most = most.saturating_add(TAG_BYTES) as u64;
-        let mut file = match files::read(&path, Limit::new(most, "raise pool.compiled-size")) {
-            Ok(file) => file,
+        let (mac, folder) = (self.mac(&name), self.config.folder.clone());
+        let copy = move |file, size| copied(file, size, mac, &folder);
+        let code = match files::read_with(&path, Limit::new(most, "raise pool.compiled-size"), copy) {
+            Ok(code) => code,
             Err(error) => {
                 if error.kind() != ErrorKind::NotFound {
                     tracing::warn!(file = %path.display(), %error, "cached component can't be read, it is compiled again");
@@ -87,16 +96,12 @@ impl Cache {
                 return None;
             }
         };
-        let (code, tag) = file.split_at(file.len().saturating_sub(TAG_BYTES));
-        let (bytes, verified) = (code.len(), self.tag(&name, code).verify_slice(tag));
-        if verified.is_err() {
+        if code.is_none() {
             tracing::warn!(file = %path.display(), "cached component is not what a host with this key wrote, it is compiled again");
-            return None;
         }
         // The time of the last use. Without it the file is removed earlier.
         let _ = OpenOptions::new().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        file.truncate(bytes);
-        Some(file)
+        code
     }
 
     /// Keeps the code of a component, and removes what is over the maximum size. Blocks its thread.
@@ -111,7 +116,7 @@ impl Cache {
             return Ok(());
         }
         let name = self.name(digest);
-        let tag = self.tag(&name, code).finalize().into_bytes();
+        let tag = self.mac(&name).chain_update(code).finalize().into_bytes();
         let unfinished = Unfinished::new(&self.config.folder, &[code, &tag])?;
         fs::rename(&unfinished.0, self.config.folder.join(&name))?;
         self.remove_oldest(&name)
@@ -148,10 +153,45 @@ impl Cache {
         format!("{digest}-{}", self.engine)
     }
 
-    /// Returns the tag of a file of this name.
-    fn tag(&self, name: &str, code: &[u8]) -> Hmac<Sha256> {
+    /// Returns the beginning of the tag of a file of this name: its code follows.
+    fn mac(&self, name: &str) -> Hmac<Sha256> {
         // The name has no zero byte, so that no part of it can be taken for code.
-        self.key.clone().chain_update(name).chain_update([0]).chain_update(code)
+        self.key.clone().chain_update(name).chain_update([0])
+    }
+}
+
+/// Copies the code of a file to one without a name; `None` where the tag at its end is of other code.
+fn copied(file: File, size: u64, mut mac: Hmac<Sha256>, folder: &Path) -> io::Result<Option<File>> {
+    let mut copy = unnamed(folder)?;
+    let (mut chunk, mut left) = (vec![0; CHUNK], size.saturating_sub(TAG_BYTES as u64));
+    while left > 0 {
+        let read = (&file).take(left).read(&mut chunk)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        mac.update(&chunk[..read]);
+        copy.write_all(&chunk[..read])?;
+        left -= read as u64;
+    }
+    let mut tag = Vec::new();
+    file.take(TAG_BYTES as u64).read_to_end(&mut tag)?;
+    #[cfg(target_os = "linux")]
+    fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(mac.verify_slice(&tag).is_ok().then_some(copy))
+}
+
+/// Makes a file in memory, or in the folder where the system has no such files.
+fn unnamed(folder: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        let _ = folder;
+        Ok(memfd_create("component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        // Its name is removed when it is dropped.
+        let unfinished = Unfinished::new(folder, &[])?;
+        OpenOptions::new().read(true).write(true).open(&unfinished.0)
     }
 }
 

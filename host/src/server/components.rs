@@ -27,7 +27,10 @@ use super::{
 };
 use crate::{
     COMPONENT, files,
-    runtime::{Component, Digest, LoadError, Sandboxes, component::Examined},
+    runtime::{
+        Component, Digest, LoadError, Sandboxes,
+        component::{Code, Examined},
+    },
 };
 
 /// Time in which a component is compiled at its first turn. One that takes longer starts again in the queue of those,
@@ -79,7 +82,7 @@ impl Workshop {
         let digest = &examined.digest;
         let (cache, name, most) = (self.cache.clone()?, digest.clone(), self.sandboxes.pool().compiled_size);
         let code = files::unblocked(move || cache.read(&name, most)).await.ok()??;
-        match self.load(examined, &code) {
+        match self.load(examined, Code::File(&code)) {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!(%digest, %error, "cached component not loaded, it is compiled again");
@@ -96,7 +99,7 @@ impl Workshop {
     }
 
     /// Loads the code of a component, which its compiler's process or the cache gave.
-    fn load(&self, examined: &Examined, code: &[u8]) -> Result<Component, LoadError> {
+    fn load(&self, examined: &Examined, code: Code<'_>) -> Result<Component, LoadError> {
         #[allow(unsafe_code, reason = "there is no other way to take compiled code")]
         // SAFETY: this program's own `compile` made it. It came through a pipe that nobody else can reach, or its tag shows
         // that a host with the cache's key wrote it.
@@ -226,7 +229,7 @@ impl Components {
             ));
         }
         let (lasts, reason) = match self.in_turn(workshop, wasm).await {
-            Ok(compiled) => match workshop.load(examined, &compiled) {
+            Ok(compiled) => match workshop.load(examined, Code::Bytes(&compiled)) {
                 Ok(component) => {
                     workshop.keep(digest.clone(), compiled);
                     return Ok(component);
