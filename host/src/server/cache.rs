@@ -96,12 +96,13 @@ impl Cache {
                 return None;
             }
         };
-        if code.is_none() {
+        let Some(code) = code else {
             tracing::warn!(file = %path.display(), "cached component is not what a host with this key wrote, it is compiled again");
-        }
+            return None;
+        };
         // The time of the last use. Without it the file is removed earlier.
         let _ = OpenOptions::new().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        code
+        Some(code)
     }
 
     /// Keeps the code of a component, and removes what is over the maximum size. Blocks its thread.
@@ -184,7 +185,7 @@ fn copied(file: File, size: u64, mut mac: Hmac<Sha256>, folder: &Path) -> io::Re
 fn unnamed(folder: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
-        let _ = folder;
+        _ = folder;
         Ok(memfd_create("component", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
     }
     #[cfg(not(target_os = "linux"))]
