@@ -71,7 +71,9 @@ impl Limit {
 ///
 /// The reason, without the file's name.
 pub(crate) fn read(path: &Path, limit: Limit) -> io::Result<Vec<u8>> {
-    read_with(path, limit, move |file, size| limit.read_into(Vec::with_capacity(usize::try_from(size).unwrap_or_default()), file))
+    read_with(path, limit, move |file, size| {
+        limit.read_into(Vec::with_capacity(usize::try_from(size).unwrap_or_default()), file)
+    })
 }
 
 /// Opens a file as [`read`] does, and has it read by `work`, which gets its size in bytes too.
