@@ -48,6 +48,7 @@ pub(crate) enum Code<'a> {
     /// Copied into memory of its own.
     Bytes(&'a [u8]),
     /// Mapped: nobody may change the file any more.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the cache is the program's"))]
     File(&'a File),
 }
 
