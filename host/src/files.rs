@@ -47,17 +47,13 @@ impl Limit {
         io::Error::new(ErrorKind::FileTooLarge, format!("it has over {bytes} bytes, the limit: {advice}"))
     }
 
-    /// Reads to the end.
+    /// Reads to the end. Makes room for `size` bytes before.
     ///
     /// # Errors
     ///
     /// More bytes than the limit, or an error of the reader.
-    pub(crate) fn read(self, reader: impl io::Read) -> io::Result<Vec<u8>> {
-        self.read_into(Vec::new(), reader)
-    }
-
-    /// Reads to the end, as [`read`](Self::read) does, into a vector that is empty.
-    fn read_into(self, mut bytes: Vec<u8>, reader: impl io::Read) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(self, reader: impl io::Read, size: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         let read = reader.take(self.bytes.saturating_add(1)).read_to_end(&mut bytes)?;
         if read as u64 > self.bytes { Err(self.exceeded()) } else { Ok(bytes) }
     }
@@ -71,9 +67,7 @@ impl Limit {
 ///
 /// The reason, without the file's name.
 pub(crate) fn read(path: &Path, limit: Limit) -> io::Result<Vec<u8>> {
-    read_with(path, limit, move |file, size| {
-        limit.read_into(Vec::with_capacity(usize::try_from(size).unwrap_or_default()), file)
-    })
+    read_with(path, limit, move |file, size| limit.read(file, size))
 }
 
 /// Opens a file as [`read`] does, and has it read by `work`, which gets its size in bytes too.

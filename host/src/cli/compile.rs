@@ -49,7 +49,7 @@ impl Compile {
             true => {
                 seal()?;
                 // The server that sends it has checked its size.
-                Limit::new(self.memory, "raise --memory").read(io::stdin())
+                Limit::new(self.memory, "raise --memory").read(io::stdin(), 0)
             }
             false => {
                 let wasm = files::read(&self.component, limit);
