@@ -58,18 +58,18 @@ fn compiled(root: &Path) -> PathBuf {
 /// Returns what tools and registries show of the component, as custom sections: its name, version and licence. Names and
 /// contents of the sections are those of wasm-metadata.
 fn metadata() -> Vec<u8> {
-    let name = text(b"workspaces");
+    let name = prefixed(b"workspaces");
     let [version, licence] = ["VERSION", "LICENSE"].map(|field| variable(&format!("CARGO_PKG_{field}")).into_bytes());
     // The name is in a subsection, number 0.
-    let name = [&[0], &*text(&name)].concat();
+    let name = [&[0], &*prefixed(&name)].concat();
     [("component-name", name), ("version", version), ("licenses", licence)]
         .into_iter()
-        .flat_map(|(section, content)| [&[0], &*text(&[text(section.as_bytes()), content].concat())].concat())
+        .flat_map(|(section, content)| [&[0], &*prefixed(&[prefixed(section.as_bytes()), content].concat())].concat())
         .collect()
 }
 
-/// Returns bytes behind their number.
-fn text(bytes: &[u8]) -> Vec<u8> {
+/// Returns the bytes with their length before them.
+fn prefixed(bytes: &[u8]) -> Vec<u8> {
     let Some(length) = u8::try_from(bytes.len()).ok().filter(|length| *length < 128) else {
         fail("the component's name, version or licence is too long");
     };

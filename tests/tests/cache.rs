@@ -3,8 +3,9 @@
 
 use std::{
     fs::{self, File, Permissions},
+    io::{ErrorKind, Write as _},
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -103,9 +104,30 @@ fn a_component_is_compiled_once_and_then_read_from_the_cache() -> Result<()> {
     ensure!(scene.log()?.contains("compile.time"), "{}", scene.log()?);
     scene.fill(Some(&component), "", &[&component])?;
     for _ in 0..2 {
-        drop(scene.serve(Some(&component), NO_TIME, "")?);
+        let server = scene.serve(Some(&component), NO_TIME, "")?;
         assert_eq!(scene.log()?, "");
+        require_sealed(&server)?;
     }
+    Ok(())
+}
+
+/// Checks that the server runs code of files in memory that even this user can't change.
+fn require_sealed(server: &Server) -> Result<()> {
+    let process = Path::new("/proc").join(server.id().to_string());
+    let maps = fs::read_to_string(process.join("maps"))?;
+    let is_code = |line: &str| line.contains("/memfd:component") && line.contains(" r-xp ");
+    ensure!(maps.lines().any(is_code), "no code is mapped of a file in memory: {maps}");
+    let mut sealed = 0;
+    for entry in fs::read_dir(process.join("fd"))? {
+        let path = entry?.path();
+        let is_copy = fs::read_link(&path).is_ok_and(|to| to.to_string_lossy().starts_with("/memfd:component"));
+        if is_copy {
+            let written = File::options().write(true).open(path)?.write_all(b"\0");
+            ensure!(written.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied), "it can be changed");
+            sealed += 1;
+        }
+    }
+    ensure!(sealed > 0, "no file in memory is open");
     Ok(())
 }
 

@@ -173,7 +173,13 @@ impl Images {
     /// libraries, those that the base has; in place of the stage that compiles one with the program under test.
     fn build(&self) -> Result<PathBuf> {
         let [base, built, empty] = ["base", "built", "empty"].map(|name| self.0.path().join(name));
-        for folder in [base.join("etc"), built.join("build/target/dist"), built.join("build/data"), empty.clone()] {
+        for folder in [
+            base.join("etc"),
+            base.join("var/lib"),
+            built.join("build/target/dist"),
+            built.join("build/data"),
+            empty.clone(),
+        ] {
             fs::create_dir_all(folder)?;
         }
         for library in libraries()? {
@@ -242,5 +248,9 @@ fn the_image_is_the_program_for_a_user_who_can_write_the_data_folder_alone() -> 
     assert_eq!(create(server.address(), &key)?, 201);
     server.signal("TERM")?;
     assert_eq!(server.wait()?, 0);
+    for elsewhere in ["sqlite:/workspaces.db", "sqlite:/etc/workspaces.db", "sqlite:/var/lib/workspaces.db"] {
+        let output = program(&["account", "create"]).env("WORKSPACES_DATABASE", elsewhere).output()?;
+        ensure!(!output.status.success(), "{elsewhere} was made");
+    }
     Ok(())
 }
