@@ -144,8 +144,12 @@ pub(crate) fn median(rounds: &[Round], figure: fn(&Round) -> f64) -> f64 {
 
 /// Returns the lowest, the median and the highest of the rounds' ratios.
 fn ratios(rounds: &[Round], others: &[Round], figure: impl Fn(&Round) -> f64) -> [f64; 3] {
-    let ratios: Vec<_> = rounds.iter().zip(others).map(|(one, other)| figure(one) / figure(other)).collect();
-    [0, 50, 100].map(|hundredths| quantile(ratios.clone(), hundredths))
+    range(rounds.iter().zip(others).map(|(one, other)| figure(one) / figure(other)).collect())
+}
+
+/// Returns the lowest, the median and the highest of some figures.
+pub(crate) fn range(figures: Vec<f64>) -> [f64; 3] {
+    [0, 50, 100].map(|hundredths| quantile(figures.clone(), hundredths))
 }
 
 /// Returns the number of voluntary context switches of a server's threads so far.

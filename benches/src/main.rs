@@ -15,6 +15,7 @@ mod chart;
 mod client;
 mod figures;
 mod instructions;
+mod restart;
 mod servers;
 
 use std::{env, fs, path::PathBuf, process::ExitCode, time::Duration};
@@ -52,6 +53,9 @@ struct Arguments {
     /// Keep the numbers of instructions
     #[arg(long, requires = "instructions")]
     keep: bool,
+    /// Measure how long ten tenants with this component take to answer after a restart, and nothing else
+    #[arg(long, value_name = "COMPONENT", conflicts_with_all = ["instructions", "json", "svg"])]
+    restart: Option<PathBuf>,
     /// Leave PostgreSQL out
     #[arg(long)]
     no_postgres: bool,
@@ -76,10 +80,7 @@ fn run() -> Result<()> {
         return instructions::counted();
     }
     let arguments = Arguments::parse();
-    match arguments.instructions {
-        true => instructions::compare(arguments.keep),
-        false => bench(&arguments),
-    }
+    if arguments.instructions { instructions::compare(arguments.keep) } else { bench(&arguments) }
 }
 
 fn bench(arguments: &Arguments) -> Result<()> {
@@ -90,6 +91,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let rounds = arguments.rounds.unwrap_or(if arguments.quick { 2 } else { 5 });
     let seconds = Duration::from_secs(arguments.seconds.unwrap_or(if arguments.quick { 1 } else { 2 }));
     ensure!(rounds > 0 && !seconds.is_zero(), "at least one round of one second");
+    if let Some(component) = &arguments.restart {
+        return restart::measure(component, rounds);
+    }
     eprintln!("{rounds} rounds of {seconds:?} a server; the clients run on the same machine");
     let programs = servers::Programs::new(!arguments.no_node)?;
     let call = call::measure(rounds)?;

@@ -22,7 +22,7 @@ pub mod trials;
 pub use self::background::{Process, installed, missing};
 pub use client::Client;
 pub use open::Open;
-pub use tenants::{Tenants, variant};
+pub use tenants::{Tenants, variant, variant_of};
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},

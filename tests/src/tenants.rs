@@ -123,13 +123,18 @@ impl Server {
     }
 }
 
-/// Returns the built-in component with other bytes: a custom section behind it that says so much.
+/// Returns the built-in component with other bytes, see [`variant_of`].
 pub fn variant(text: &[u8]) -> Vec<u8> {
+    variant_of(workspaces_host::COMPONENT, text)
+}
+
+/// Returns a component with other bytes: with a custom section at its end that holds the text's first 100 bytes.
+pub fn variant_of(component: &[u8], text: &[u8]) -> Vec<u8> {
     // Lengths of under 128 are one byte of LEB128.
     let length = u8::try_from(text.len()).unwrap_or(u8::MAX).min(100);
     let name = b"variant";
     let mut section = vec![0, length + 8, 7];
     section.extend_from_slice(name);
     section.extend_from_slice(&text[..usize::from(length)]);
-    [workspaces_host::COMPONENT, &section].concat()
+    [component, &section].concat()
 }
