@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rusqlite::Connection;
 use serde_json::Value;
-use workspaces_tests::Deployment;
+use workspaces_tests::{Deployment, Server};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_workspaces-under-test");
 const UNKNOWN: &str = "123e4567-e89b-42d3-a456-426614174000";
@@ -183,7 +183,7 @@ fn a_line_break_behind_a_secret_is_no_part_of_it_wherever_it_comes_from() -> Res
         assert!(another.status.success(), "{arguments:?} {variable:?}: {another:?}");
         let another = String::from_utf8(another.stdout)?;
         let mut serve = command(&[&["serve", "--listen", "127.0.0.1:0"][..], arguments].concat());
-        let server = workspaces_tests::Server::start(serve.envs(variable))?;
+        let server = Server::start(serve.envs(variable))?;
         for key in [&key, another.trim()] {
             assert_eq!(server.create(key, "{}")?.status, 201, "{arguments:?} {variable:?}");
         }
@@ -254,6 +254,30 @@ fn wrong_usage_is_2_and_failure_is_1() -> Result<()> {
     ] {
         assert_fails(&deployment, arguments, code, part)?;
     }
+    Ok(())
+}
+
+#[test]
+fn where_the_address_space_is_limited_the_error_says_what_to_lower_and_a_smaller_pool_serves() -> Result<()> {
+    let deployment = Deployment::new(PROGRAM)?;
+    // The default pool of one processor reserves over 1 TiB.
+    let within_100_gib = |arguments: &[&str]| {
+        let mut command = Command::new("prlimit");
+        command.args(["--as=107374182400", PROGRAM, "serve", "--demo", "--listen", "127.0.0.1:0"]);
+        command.args(arguments).current_dir(deployment.folder());
+        command
+    };
+    let output = within_100_gib(&[]).output()?;
+    let message = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in ["GiB of address space", "ulimit -v", "pool.concurrency", "pool.slow", "pool.memories"] {
+        assert!(message.contains(part), "{message:?} does not say {part:?}");
+    }
+    fs::write(
+        deployment.folder().join("small.toml"),
+        "[limits]\nmemories = 1\n[pool]\nconcurrency = 1\nslow = 1\nmemories = 1\n",
+    )?;
+    Server::start(&mut within_100_gib(&["--limits", "small.toml"]))?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use rustix::io::Errno;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::{
@@ -17,7 +18,11 @@ const KEEP_RESIDENT: usize = 128 << 10;
 const ASYNC_STACK: usize = 1 << 20;
 const MAX_WASM_STACK: usize = 256 << 10;
 
-const TOO_MANY: &str = "too many sandboxes: lower the pool's concurrency and slow";
+/// Address space that the engine reserves for a linear memory, in GiB, for code without bounds checks: wasmtime's default of 64-bit
+/// systems.
+const RESERVED: u64 = 4;
+
+const TOO_MANY: &str = "too many sandboxes: lower pool.concurrency and pool.slow";
 
 /// Returns an engine that runs untrusted components in the slots of a pool, with its clock running. It can count the
 /// instructions of components.
@@ -43,7 +48,16 @@ pub(super) fn running(pool: &Pool, counts_instructions: bool) -> Result<Engine, 
     let mut config = config();
     config.consume_fuel(counts_instructions);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(allocation));
-    let engine = engine(&config)?;
+    let engine = Engine::new(&config).map_err(|error| {
+        if !error.chain().any(|link| link.downcast_ref() == Some(&Errno::NOMEM)) {
+            return LoadError::Engine(cause(&error));
+        }
+        let reserved = u64::from(slots).saturating_mul(pool.memories.into()).saturating_mul(RESERVED);
+        LoadError::Engine(format!(
+            "{slots} sandboxes reserve {reserved} GiB of address space, more than this process can have: raise its limit (ulimit -v), or lower pool.concurrency, pool.slow or pool.memories: {}",
+            cause(&error)
+        ))
+    })?;
     start_clock(&engine)?;
     Ok(engine)
 }
@@ -51,7 +65,7 @@ pub(super) fn running(pool: &Pool, counts_instructions: bool) -> Result<Engine, 
 /// Returns an engine that compiles for the other and runs nothing: it reserves no memory for sandboxes, so
 /// that its process can be held to little.
 pub(super) fn compiling() -> Result<Engine, LoadError> {
-    engine(&config())
+    Engine::new(&config()).map_err(|error| LoadError::Engine(cause(&error)))
 }
 
 /// Returns the settings of both engines, on which compiled code depends.
@@ -70,10 +84,6 @@ fn config() -> Config {
         .wasm_relaxed_simd(false)
         .wasm_tail_call(false);
     config
-}
-
-fn engine(config: &Config) -> Result<Engine, LoadError> {
-    Engine::new(config).map_err(|error| LoadError::Engine(cause(&error)))
 }
 
 /// Ticks until the engine is gone.
