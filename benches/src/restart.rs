@@ -22,8 +22,8 @@ use crate::{
 /// Number of tenants, as an operator of a small machine may have.
 const TENANTS: usize = 10;
 
-/// What components with a language runtime need, and more.
-const LIMITS: &str = r#"
+/// Configuration with what components with a language runtime need, and more.
+const CONFIGURATION: &str = r#"
 defaults.wasi = "deny"
 
 [compile]
@@ -56,7 +56,7 @@ pub(crate) fn measure(component: &Path, rounds: usize) -> Result<()> {
     let component = fs::read(component).with_context(|| component.display().to_string())?;
     let programs = Programs::new(false)?;
     let tenants = Tenants::new(&programs.path(Kind::Sandboxed)?)?;
-    let mut configuration = LIMITS.to_owned();
+    let mut configuration = CONFIGURATION.to_owned();
     let (mut keys, mut digests) = (Vec::new(), Vec::new());
     for name in (0..TENANTS).map(|number| format!("tenant-{number}")) {
         let component = variant_of(&component, name.as_bytes());
