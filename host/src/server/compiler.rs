@@ -116,7 +116,7 @@ impl Compiler {
     pub(crate) async fn compile(self, wasm: &[u8], most: usize) -> Result<Vec<u8>, NotCompiled> {
         let lost = |error: io::Error| NotCompiled::Now(format!("the compiler's process is lost: {error}"));
         let mut child = Command::new(this_program().map_err(lost)?)
-            // The name of this process, which lists of processes show and some programs choose by what to do.
+            // The name of this process (argv[0]): for ps, and for programs that do different things by their name.
             .arg0(env::args_os().next().unwrap_or_else(|| "workspaces".into()))
             .args(["compile", "-", "--output", "-", "--memory", &self.memory.to_string()])
             .args(["--time", &format!("{}ms", self.time.as_millis())])
